@@ -1,0 +1,95 @@
+"""The numbers of one test run in one file, for tables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch.distributed
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from callbacks.json_files import file_digest, write_json
+
+FORMAT = 1
+DATA_KEYS = ("dataset", "synthetic", "split", "clips", "frames", "data_fingerprint")
+
+
+class MetricsJson(Callback):
+    """Write ``metrics.json`` into the run folder after ``test``.
+
+    ``metrics`` are the logged ``test/…`` values without the prefix; ``per_clip`` is what the stage left in
+    ``per_clip_results`` (a list of ``{"clip": id, name: value, …}``), gathered from all ranks, each clip
+    once.
+    """
+
+    def __init__(
+        self,
+        variant: str | None = None,
+        command: str = "",
+        config_digest: str = "",
+        extractor: str | None = None,
+    ) -> None:
+        """Take what only the command line knows.
+
+        Args:
+            variant: Name of the row in a table, by default the stage's.
+            command: The command as typed.
+            config_digest: Hash of the configuration.
+            extractor: Name of the feature extractor behind the metrics; by default the stage's
+                ``extractor`` attribute.
+        """
+        self.variant = variant
+        self.command = command
+        self.config_digest = config_digest
+        self.extractor = extractor
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the file on rank 0; every rank takes part in gathering."""
+        clips = gather_clips(list(getattr(pl_module, "per_clip_results", [])))
+        if not trainer.is_global_zero:
+            return
+        stage = (
+            pl_module.stage_name() if hasattr(pl_module, "stage_name") else type(pl_module).__name__
+        )
+        checkpoint = trainer.ckpt_path
+        content = {
+            "format": FORMAT,
+            "stage": stage,
+            "variant": self.variant or stage,
+            "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
+            "data": data_facts(trainer, "test"),
+            "extractor": self.extractor or getattr(pl_module, "extractor", None),
+            "command": self.command,
+            "checkpoint": {
+                "path": str(checkpoint) if checkpoint else None,
+                "digest": file_digest(checkpoint) if checkpoint else None,
+            },
+            "config_digest": self.config_digest,
+            "metrics": {
+                name.removeprefix("test/"): value
+                for name, value in sorted(trainer.callback_metrics.items())
+            },
+            "per_clip": clips,
+        }
+        write_json(Path(trainer.default_root_dir) / "metrics.json", content)
+
+
+def data_facts(trainer: Trainer, split: str) -> dict[str, Any]:
+    """The data block's entries a table needs."""
+    block = getattr(getattr(trainer, "datamodule", None), "data_block", None)
+    known = dict(block()) if callable(block) else {}
+    return {key: known[key] for key in DATA_KEYS if key in known} | {"split": split}
+
+
+def gather_clips(mine: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Results of all ranks; a clip repeated to even out the ranks counts once."""
+    everyone = [mine]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        everyone = [[] for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather_object(everyone, mine)
+    clips: dict[Any, dict[str, Any]] = {}
+    for rank in everyone:
+        for row in rank:
+            clips.setdefault(row.get("clip", len(clips)), row)
+    return sorted(clips.values(), key=lambda row: str(row.get("clip", "")))

@@ -1,0 +1,140 @@
+"""The contract between data and stages: what a stage asks for, and the batches it gets.
+
+Letters: ``B`` batch, ``K`` identity frames, ``N`` aligned frames of one video, ``T`` frames of a
+sequence, ``M`` mel steps, ``F`` mel bins, ``D`` features, ``C H W`` image. Pictures travel as
+``uint8`` RGB, channels first, and become floats in ``[-1, 1]`` on the device (:func:`to_float`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from talkhead.errors import ShapeError
+
+
+@dataclass(frozen=True)
+class FramePairs:
+    """Need: identity frames and one held-out target frame of the same video."""
+
+    identity_frames: int = 8
+    size: int = 224
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Need: ``count`` aligned (frame, mel window) samples of one video, plus an identity frame."""
+
+    count: int = 32
+    size: int = 224
+    min_gap_frames: int = 0
+    identity_frames: int = 0
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Need: runs of ``length`` frames of cached features and motion descriptors."""
+
+    length: int = 128
+    stride: int | None = None
+
+
+Needs = FramePairs | Windows | Sequences
+
+
+class FeatureNet(Protocol):
+    """A frozen network that turns frames or mel windows into features."""
+
+    def __call__(self, batch: Tensor, /) -> Tensor: ...
+
+
+@dataclass
+class FeatureSource:
+    """A feature cached once per prepared set and digest.
+
+    Attributes:
+        name: Short name, the key in :attr:`SequenceBatch.features`.
+        digest: Hash over the encoder's weights and spec; part of the cache key.
+        kind: What the network eats: ``"frames"`` ``(n, 3, H, W)`` float in [-1, 1], or ``"mel"``
+            windows ``(n, 1, F, M)``.
+        size: Picture size the network expects in pixels (frames only).
+        module: The network, in eval mode.
+        dim: Width ``D`` of the feature.
+    """
+
+    name: str
+    digest: str
+    kind: str
+    module: nn.Module
+    dim: int
+    size: int = 224
+
+
+@dataclass
+class FrameBatch:
+    """Answer to :class:`FramePairs`.
+
+    ``identity``: ``(B, K, 3, H, W)`` uint8. ``target``: ``(B, 3, H, W)`` uint8, another frame of the
+    same video. ``landmarks``: ``(B, 478, 3)`` of the target, in ``[0, 1]`` crop units.
+    """
+
+    identity: Tensor
+    target: Tensor
+    landmarks: Tensor
+    clip: list[str] = field(default_factory=list)
+
+
+@dataclass
+class WindowBatch:
+    """Answer to :class:`Windows`.
+
+    ``frames``: ``(B, N, 3, H, W)`` uint8. ``mel``: ``(B, N, 1, F, M)`` float32. ``frame_index``:
+    ``(B, N)`` int64 within the clip. ``identity``: ``(B, K, 3, H, W)`` uint8 (``K`` may be 0).
+    ``landmarks``: ``(B, N, 478, 3)``. Row ``b`` holds one video only.
+    """
+
+    frames: Tensor
+    mel: Tensor
+    frame_index: Tensor
+    identity: Tensor
+    landmarks: Tensor
+    clip: list[str] = field(default_factory=list)
+
+
+@dataclass
+class SequenceBatch:
+    """Answer to :class:`Sequences`.
+
+    ``features``: name -> ``(B, T, D)`` float32. ``motion``: ``(B, T, Dm)`` descriptors. ``valid``:
+    ``(B, T)`` bool, False on the padding of clips shorter than ``T``. ``start``: ``(B,)`` first frame
+    of each run within its clip.
+    """
+
+    features: Mapping[str, Tensor]
+    motion: Tensor
+    valid: Tensor
+    start: Tensor
+    clip: list[str] = field(default_factory=list)
+
+
+def to_float(frames: Tensor) -> Tensor:
+    """Picture bytes ``(..., 3, H, W)`` uint8 to float32 in ``[-1, 1]``; 0 -> -1.0 and 255 -> 1.0.
+
+    Raises:
+        ShapeError: Not uint8, or no three channels in the third last axis.
+    """
+    if frames.dtype != torch.uint8 or frames.ndim < 3 or frames.shape[-3] != 3:
+        raise ShapeError(
+            f"expected uint8 pictures (..., 3, H, W), got {frames.dtype} {tuple(frames.shape)}; "
+            "pass frames as the datamodule yields them."
+        )
+    return frames.float().mul_(2.0 / 255.0).sub_(1.0)
+
+
+def to_bytes(pictures: Tensor) -> Tensor:
+    """Float pictures in ``[-1, 1]`` to uint8, clamped and rounded; -1.0 -> 0 and 1.0 -> 255."""
+    return pictures.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)

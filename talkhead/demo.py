@@ -1,0 +1,204 @@
+"""The main job on the embedded corpus, step by step, as the commands a user would type.
+
+``talkhead demo`` (or ``make demo``) makes the corpus, prepares it, trains every stage of system A in
+small size, compares the priors, writes the report and a talking video. Finished steps are skipped and
+interrupted training is resumed, so the command can be repeated after any interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from talkhead.errors import TalkheadError
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+CORPUS = {"speakers": "12", "clips": "6", "seconds": "6", "size": "192"}
+IMAGE_SIZE = "64"
+HELD_OUT_SPEECH_S = 6.0
+
+
+class StepFailedError(TalkheadError):
+    """A step of the demo ended with an error; its own message is above."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the demo.
+
+    Attributes:
+        name: Short name, also the name of its done marker.
+        args: Arguments after ``talkhead``.
+        run: Run folder whose ``last.ckpt`` an interrupted fit resumes from.
+    """
+
+    name: str
+    args: tuple[str, ...]
+    run: Path | None = None
+
+    def command(self) -> list[str]:
+        """The command line, resuming where a checkpoint lies."""
+        args = list(self.args)
+        last = None if self.run is None else self.run / "checkpoints" / "last.ckpt"
+        if last is not None and last.is_file():
+            args += ["--ckpt_path", str(last)]
+        return [sys.executable, "-m", "talkhead", *args]
+
+    def digest(self) -> str:
+        """Changes when the step's arguments change."""
+        return hashlib.sha256("\0".join(self.args).encode()).hexdigest()[:16]
+
+
+def fit_step(name: str, run_file: str, out: Path, data: Path, extra: tuple[str, ...] = ()) -> Step:
+    """A training step of small size."""
+    run = out / name
+    return Step(
+        name,
+        (
+            "fit",
+            f"--config={EXPERIMENTS}/runs/{run_file}.yaml",
+            f"--config={EXPERIMENTS}/trainer/cpu.yaml",
+            f"--config={EXPERIMENTS}/size/demo/{run_file}.yaml",
+            f"--data.root={data}",
+            f"--trainer.default_root_dir={run}",
+            *extra,
+        ),
+        run,
+    )
+
+
+def steps(out: Path, seeds: int) -> list[Step]:
+    """Every step of the demo in order."""
+    raw, data = out / "raw", out / "prepared"
+    last = {n: str(out / n / "checkpoints" / "last.ckpt") for n in ("10", "20", "30")}
+    corpus = [f"--{k}={v}" for k, v in CORPUS.items()]
+    ablation = out / "prior"
+    best = ablation / "diffusion" / "seed0" / "checkpoints" / "last.ckpt"
+    priors = [f"--set=data.root={data}"]
+    priors += [f"--set=model.{part}={last['10']}" for part in ("motion_encoder", "identity_encoder")]
+    priors += [f"--set=model.audio_encoder={last['20']}"]
+    priors += [f"--set=model.{part}={last['30']}" for part in ("nonlip_head", "lip_head", "generator")]
+    portrait = out / "portrait.png"
+    return [
+        Step("corpus", ("corpus", f"--out={raw}", *corpus, "--workers=2")),
+        Step(
+            "prepare",
+            ("prepare", "--dataset=embedded", f"--raw={raw}", f"--out={data}")
+            + (f"--size={IMAGE_SIZE}", "--workers=2"),
+        ),
+        Step("data", ("data", str(data))),
+        fit_step("10", "10_reenactment", out, data),
+        fit_step("20", "20_av_contrastive", out, data, (f"--model.motion_encoder={last['10']}",)),
+        fit_step(
+            "30",
+            "30_lip_disentangle",
+            out,
+            data,
+            (
+                f"--model.identity_encoder={last['10']}",
+                f"--model.motion_encoder={last['10']}",
+                f"--model.generator={last['10']}",
+                f"--model.audio_encoder={last['20']}",
+            ),
+        ),
+        Step(
+            "priors",
+            ("ablate", str(EXPERIMENTS / "ablations" / "prior.yaml"), f"--out={ablation}")
+            + (f"--seeds={seeds}", f"--set=config={EXPERIMENTS}/size/demo/40_motion_prior.yaml", *priors),
+        ),
+        Step("report", ("report", str(ablation), f"--out={out / 'report'}")),
+        Step(
+            "generate",
+            ("generate", f"--portrait={portrait}", f"--speech={out / 'speech.wav'}")
+            + (f"--checkpoint={best}", "--renderer=generator,mesh", "--seed=0,1")
+            + (f"--out={out / 'talking.mp4'}",),
+        ),
+    ]
+
+
+def main(argv: list[str]) -> int:
+    """``talkhead demo [--out DIR] [--seeds N]``."""
+    parser = argparse.ArgumentParser(prog="talkhead demo", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything goes")
+    parser.add_argument("--seeds", type=int, default=1, help="training seeds of the priors")
+    parser.add_argument("--until", help="stop after the step of this name")
+    options = parser.parse_args(argv)
+    out = options.out.resolve()
+    (out / "done").mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    todo = steps(out, options.seeds)
+    for number, step in enumerate(todo, 1):
+        _run(step, out, f"[{number}/{len(todo)}]")
+        if step.name == options.until:
+            break
+    peak_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    _say(f"demo finished in {time.monotonic() - started:.0f} s, largest process {peak_gib:.1f} GiB")
+    for label, path in (
+        ("table", out / "report" / "table.md"),
+        ("plots", out / "report" / "plots"),
+        ("video", out / "talking.mp4"),
+    ):
+        _say(f"{label}: {path}")
+    return 0
+
+
+def _run(step: Step, out: Path, counter: str) -> None:
+    """Run one step unless it is done; leave a marker with its time."""
+    marker = out / "done" / f"{step.name}.json"
+    if marker.is_file() and json.loads(marker.read_text())["digest"] == step.digest():
+        _say(f"{counter} {step.name}: done before, skipped")
+        return
+    if step.name == "generate":
+        _held_out_inputs(out)
+    command = step.command()
+    _say(f"{counter} {step.name}: talkhead {shlex.join(command[3:])}")
+    begun = time.monotonic()
+    code = subprocess.run(command, check=False).returncode
+    if code != 0:
+        raise StepFailedError(
+            f"step '{step.name}' ended with exit code {code} (its message is above); "
+            "mend the cause and repeat the command: finished steps are kept."
+        )
+    seconds = time.monotonic() - begun
+    part = marker.with_suffix(".part")
+    part.write_text(json.dumps({"digest": step.digest(), "seconds": round(seconds, 1)}))
+    os.replace(part, marker)
+    _say(f"{counter} {step.name}: {seconds:.0f} s")
+
+
+def _held_out_inputs(out: Path) -> None:
+    """A portrait and speech of a test speaker, taken from the raw corpus."""
+    from talkhead.media.decode import iter_frames, read_audio
+    from talkhead.media.encode import write_wav
+
+    rows = [json.loads(line) for line in (out / "prepared" / "index.jsonl").read_text().splitlines()]
+    row = next(r for r in rows if r["split"] == "test")
+    clip = out / "raw" / row["source"]
+    _write_png(out / "portrait.png", next(iter(iter_frames(clip))))
+    write_wav(out / "speech.wav", read_audio(clip))
+
+
+def _write_png(path: Path, picture: object) -> None:
+    import cv2
+    import numpy as np
+
+    done, data = cv2.imencode(".png", np.asarray(picture)[..., ::-1])
+    if not done:
+        raise StepFailedError(f"could not encode {path} as PNG; expected an RGB picture.")
+    part = path.with_suffix(".part")
+    part.write_bytes(data.tobytes())
+    os.replace(part, path)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

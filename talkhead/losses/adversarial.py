@@ -1,0 +1,79 @@
+"""Losses of the generator and the discriminator, averaged over scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from talkhead.errors import ConfigError, ShapeError
+
+MODES = ("hinge", "log")
+
+
+def generator_loss(fake: Sequence[Tensor], *, mode: str = "hinge") -> Tensor:
+    """Loss of the generator: ``-mean(D)`` (hinge) or ``mean(softplus(-D))`` (log, non-saturating).
+
+    Args:
+        fake: Logits of generated pictures, one tensor per scale; each scale weighs the same.
+        mode: ``"hinge"`` or ``"log"``.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ConfigError: Another mode.
+        ShapeError: No scale.
+
+    Source: paper 1 eq. I writes the log form, the code it builds on uses the hinge (reference-facts
+        3.4). The log form is the non-saturating one: the printed ``log(1 - D)`` gives the generator
+        no gradient where the discriminator is sure.
+    """
+    _check(mode, fake)
+    terms = [-x.mean() if mode == "hinge" else F.softplus(-x).mean() for x in fake]
+    return torch.stack(terms).mean()
+
+
+def discriminator_loss(
+    real: Sequence[Tensor], fake: Sequence[Tensor], *, mode: str = "hinge"
+) -> Tensor:
+    """Loss of the discriminator.
+
+    Hinge: ``mean(max(0, 1 - D(real))) + mean(max(0, 1 + D(fake)))``; log:
+    ``mean(softplus(-D(real))) + mean(softplus(D(fake)))``.
+
+    Args:
+        real: Logits of real pictures, one tensor per scale.
+        fake: Logits of generated pictures, as many.
+        mode: ``"hinge"`` or ``"log"``.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ConfigError: Another mode.
+        ShapeError: No scale, or not the same number of them.
+
+    Source: as :func:`generator_loss`.
+    """
+    _check(mode, real, fake)
+    terms = []
+    for r, f in zip(real, fake, strict=True):
+        if mode == "hinge":
+            terms.append(F.relu(1.0 - r).mean() + F.relu(1.0 + f).mean())
+        else:
+            terms.append(F.softplus(-r).mean() + F.softplus(f).mean())
+    return torch.stack(terms).mean()
+
+
+def _check(mode: str, *logits: Sequence[Tensor]) -> None:
+    if mode not in MODES:
+        raise ConfigError(f"mode: expected {' or '.join(MODES)}, got {mode!r}.")
+    counts = [len(x) for x in logits]
+    if min(counts) == 0 or len(set(counts)) > 1:
+        raise ShapeError(
+            f"expected logits of the same, positive number of scales, got {counts}; pass the "
+            "output of one discriminator."
+        )

@@ -1,0 +1,185 @@
+"""Contrastive losses between sound and picture, and gathering features over ranks."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from talkhead.errors import ShapeError
+
+
+class InfoNCE(nn.Module):
+    r"""Symmetric InfoNCE within each video.
+
+    With cosine similarities ``c_ij`` of window ``i``'s sound and window ``j``'s picture and a scale
+    ``s``, ``L = 1/2 [mean_i -log softmax_j(s c_ij)_i + mean_j -log softmax_i(s c_ij)_j]``, averaged
+    over the videos of the batch. Chance is ``ln N``.
+
+    Source: paper 1 eq. 2. Deviates: the scale is learned as in CLIP (start ``1 / 0.07``, at most
+        100), since the bare cosine of the paper cannot fall below ``ln(1 + (N - 1) e^-2)``, 3.69
+        against a chance of 5.66 at ``N = 288`` (reference-facts 2.3); ``learn_temperature=False``
+        is the paper.
+    """
+
+    def __init__(
+        self,
+        learn_temperature: bool = True,
+        initial_temperature: float = 0.07,
+        max_scale: float = 100.0,
+    ) -> None:
+        """Set up the scale.
+
+        Args:
+            learn_temperature: Learn the logit scale; False is the bare cosine (scale 1).
+            initial_temperature: Inverse of the first scale.
+            max_scale: Largest scale.
+        """
+        super().__init__()
+        self.max_log_scale = math.log(max_scale)
+        self.log_scale = (
+            nn.Parameter(torch.tensor(-math.log(initial_temperature)))
+            if learn_temperature
+            else None
+        )
+
+    @property
+    def scale(self) -> Tensor:
+        """Current logit scale."""
+        return torch.ones(()) if self.log_scale is None else self.log_scale.exp()
+
+    def forward(
+        self,
+        audio: Tensor,
+        visual: Tensor,
+        frame_index: Tensor | None = None,
+        *,
+        min_gap: int = 0,
+    ) -> Tensor:
+        """Loss of a batch of videos.
+
+        Args:
+            audio: Features of the windows, ``(B, N, D)``; row ``b`` is one video.
+            visual: Features of the same windows' frames, ``(B, N, D)``.
+            frame_index: Frame numbers ``(B, N)``, needed with ``min_gap``.
+            min_gap: Other windows closer than this many frames are neither positives nor negatives,
+                as 0.2 s windows of neighbouring frames overlap; 0 keeps all, as in the paper.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            ShapeError: Shapes differ, or ``frame_index`` is missing or has another shape.
+        """
+        _check_pairs(audio, visual)
+        if self.log_scale is not None and self.training:
+            # The parameter itself is limited, as in CLIP: a clamp in the graph would stop its
+            # gradient.
+            with torch.no_grad():
+                self.log_scale.clamp_(max=self.max_log_scale)
+        cosine = _unit(audio) @ _unit(visual).transpose(1, 2)
+        logits = self.scale.to(cosine) * cosine
+        if min_gap > 0:
+            logits = logits.masked_fill(_near(frame_index, audio, min_gap), float("-inf"))
+        return (_matching(logits) + _matching(logits.transpose(1, 2))) / 2
+
+
+def inverse_distance_loss(first: Tensor, second: Tensor, eps: float = 1e-6) -> Tensor:
+    r"""PC-AVS' contrastive loss: the logit of a pair is the inverse of its distance.
+
+    With unit vectors and ``l_ij = 1 / (||a_i - v_j|| + eps)``, the cross-entropies of both
+    directions are added; in each the query side is held fixed.
+
+    Args:
+        first: ``(B, N, D)``.
+        second: ``(B, N, D)``.
+        eps: Keeps the logit of equal vectors finite.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ShapeError: Shapes differ.
+
+    Source: PC-AVS (reference-facts 2.3); deviates: ``eps``, which its code lacks.
+    """
+    _check_pairs(first, second)
+    a, v = _unit(first), _unit(second)
+    return _matching(_inverse_distance(a.detach(), v, eps)) + _matching(
+        _inverse_distance(v.detach(), a, eps)
+    )
+
+
+def gather_with_grad(features: Tensor) -> Tensor:
+    """Rows of all ranks, in rank order, with gradients to every rank; itself without distribution.
+
+    Every rank computes the same loss of the gathered rows; the gradients of all ranks' losses are
+    summed back, so that after DDP has averaged over ranks the result is the gradient of that loss
+    once, as one process with all the rows would have.
+
+    Args:
+        features: ``(n, …)``, the same shape on every rank.
+
+    Returns:
+        ``(ranks * n, …)``.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return features
+    gathered: Tensor = _Gather.apply(features)
+    return gathered
+
+
+class _Gather(torch.autograd.Function):
+    """All-gather along the first axis; backward sums over ranks and returns this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        parts = [torch.empty_like(features) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, features.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total.chunk(dist.get_world_size())[dist.get_rank()]
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Unit vectors, in at least float32: a scale of 100 leaves bfloat16 no digits."""
+    return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+
+def _matching(logits: Tensor) -> Tensor:
+    """Cross-entropy of ``(B, N, N)`` logits with the diagonal as truth."""
+    return -logits.log_softmax(dim=2).diagonal(dim1=1, dim2=2).mean()
+
+
+def _inverse_distance(query: Tensor, keys: Tensor, eps: float) -> Tensor:
+    # ||q - k||^2 = 2 - 2 cos for unit vectors; the floor keeps the root's slope finite.
+    square = (2.0 - 2.0 * query @ keys.transpose(1, 2)).clamp_min(eps * eps)
+    return 1.0 / (square.sqrt() + eps)
+
+
+def _near(frame_index: Tensor | None, audio: Tensor, min_gap: int) -> Tensor:
+    """``(B, N, N)`` bool, True for other windows closer than ``min_gap`` frames."""
+    if frame_index is None or frame_index.shape != audio.shape[:2]:
+        got = None if frame_index is None else tuple(frame_index.shape)
+        raise ShapeError(
+            f"min_gap {min_gap} needs frame_index {tuple(audio.shape[:2])}, got {got}; pass the "
+            "batch's frame_index or min_gap=0."
+        )
+    near = (frame_index[:, :, None] - frame_index[:, None, :]).abs() < min_gap
+    return near & ~torch.eye(audio.shape[1], dtype=torch.bool, device=near.device)
+
+
+def _check_pairs(first: Tensor, second: Tensor) -> None:
+    if first.ndim != 3 or first.shape != second.shape:
+        raise ShapeError(
+            f"expected two feature tensors (B, N, D) of the same shape, got {tuple(first.shape)} "
+            f"and {tuple(second.shape)}; keep one video a row."
+        )

@@ -1,0 +1,82 @@
+"""Audio-visual retrieval: find the right moment of sound for a face among moments of one video."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from talkhead.errors import ShapeError
+
+_TIE = 1e-9
+
+
+def window_retrieval(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+    """Top-1 accuracy in both directions by cosine similarity.
+
+    Several equally similar candidates share the credit, so constant embeddings score exactly
+    chance, ``1 / N``.
+
+    Args:
+        audio: ``(N, D)`` or ``(B, N, D)``, window ``n`` of video ``b``.
+        visual: Same shape, same windows.
+
+    Returns:
+        Audio-to-visual and visual-to-audio accuracy, each float64 ``(B,)``.
+
+    Raises:
+        ShapeError: Shapes differ, or fewer than two windows.
+    """
+    if audio.shape != visual.shape or audio.ndim not in (2, 3) or audio.shape[-2] < 2:
+        raise ShapeError(
+            f"expected audio and visual embeddings (B, N, D) with N >= 2, got {tuple(audio.shape)} "
+            f"and {tuple(visual.shape)}; take the same windows on both sides."
+        )
+    a = F.normalize(audio.reshape(-1, *audio.shape[-2:]).to(torch.float64), dim=-1)
+    v = F.normalize(visual.reshape(-1, *visual.shape[-2:]).to(torch.float64), dim=-1)
+    similarity = a @ v.mT
+    return _top1(similarity), _top1(similarity.mT)
+
+
+def _top1(similarity: Tensor) -> Tensor:
+    """Share of rows whose diagonal entry is the largest, ties shared, ``(B,)``."""
+    best = similarity >= similarity.amax(dim=-1, keepdim=True) - _TIE
+    hit = best.diagonal(dim1=-2, dim2=-1).double() / best.sum(dim=-1)
+    return hit.mean(dim=-1)
+
+
+class WindowRetrieval(Metric):
+    """Mean over videos of :func:`window_retrieval`, both directions averaged.
+
+    ``chance`` is the accuracy of guessing for the windows seen so far.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self) -> None:
+        """No settings."""
+        super().__init__()
+        self.set_dtype(torch.float64)
+        # Audio-to-visual, visual-to-audio, chance, number of videos.
+        self.add_state("sums", torch.zeros(4, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, audio: Tensor, visual: Tensor) -> None:
+        """Add windows ``(B, N, D)`` of ``B`` videos."""
+        forth, back = window_retrieval(audio, visual)
+        count = forth.numel()
+        added = [forth.sum().item(), back.sum().item(), count / audio.shape[-2], count]
+        self.sums += torch.tensor(added, dtype=torch.float64, device=self.device)
+
+    def compute(self) -> dict[str, Tensor]:
+        """``top1``, ``audio_to_visual``, ``visual_to_audio`` and ``chance``; NaN without videos."""
+        forth, back, chance = (self.sums[:3] / self.sums[3]).unbind()
+        return {
+            "top1": 0.5 * (forth + back),
+            "audio_to_visual": forth,
+            "visual_to_audio": back,
+            "chance": chance,
+        }

@@ -1,0 +1,223 @@
+"""Which tables a set of results makes.
+
+Only results on the same data, split and extractor share a table; others get tables of their own, so
+two kinds of numbers are never mixed silently.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from talkhead.errors import DataError
+from talkhead.report import published
+from talkhead.report.published import PublishedRow, guidance_of, published_for
+from talkhead.report.results import REFERENCES, MetricName, RunResult
+from talkhead.report.tables import REFERENCE_NAMES, Cell, Row, Table
+
+
+def comparable_groups(results: Iterable[RunResult]) -> list[list[RunResult]]:
+    """Results split by stage kind, data fingerprint, split and extractor, in order of appearance.
+
+    Raises:
+        DataError: Two files claim the same variant and seed within a group.
+    """
+    groups: dict[tuple[str, ...], list[RunResult]] = {}
+    for result in results:
+        kind = "motion prior" if result.stage.startswith("motion_") else result.stage
+        groups.setdefault((kind, *result.comparable), []).append(result)
+    for group in groups.values():
+        seen: dict[tuple[str, int], RunResult] = {}
+        for result in group:
+            other = seen.setdefault((result.variant, result.seed), result)
+            if other is not result:
+                raise DataError(
+                    f"two results for variant '{result.variant}', seed {result.seed}: "
+                    f"{other.path} and {result.path}; report them separately or rename a variant."
+                )
+    return list(groups.values())
+
+
+def build_tables(results: Iterable[RunResult]) -> list[Table]:
+    """Every table the results allow.
+
+    For motion priors: table 2 of paper 1 in each space, table I when guidance was varied; for every
+    group: the remaining metrics.
+
+    Raises:
+        DataError: See :func:`comparable_groups`.
+    """
+    tables: list[Table] = []
+    for group in comparable_groups(results):
+        used: set[str] = set()
+        tables += _sync_tables(group, used)
+        for space in _spaces(group):
+            tables += _motion_tables(group, space, used)
+        rest = _rest_table(group, used)
+        if rest is not None:
+            tables.append(rest)
+    return tables
+
+
+def _motion_tables(group: Sequence[RunResult], space: str, used: set[str]) -> list[Table]:
+    """Tables 2 and I in one space."""
+    main = ["var", "fid_fm", "fid_dfm", "snd"]
+    extra = ["fid_fm_pooled", "fid_dfm_pooled", "snd_pooled", "multimodality", "diversity_ratio"]
+    present = _bases(group, space)
+    columns = [c for c in [*main, *extra] if c in present]
+    if "snd" not in columns:
+        return []
+    used |= {str(MetricName(c, ref, space)) for c in columns for ref in ("", *REFERENCES)}
+    where = f" [{space}]" if space else ""
+    note = (
+        "Paper columns: VoxCeleb2, 67 face-model coefficients, not standardised; compare "
+        "orderings, not values."
+    )
+    guided = [r for r in group if guidance_of(r.variant) is not None]
+    plain = [r for r in group if guidance_of(r.variant) is None]
+    tables = []
+    if plain:
+        rows = _reference_rows(group, columns, space)
+        rows += _variant_rows(plain, columns, space, published.TABLE_2)
+        rows += _published_rows(published.TABLE_2, {r.paper.method for r in rows if r.paper})
+        title = f"Variance and naturalness of generated motion{where} (paper 1, table 2)"
+        tables.append(Table(title, columns, rows, _header(plain), space, main, [note]))
+    if guided:
+        guided.sort(key=lambda r: guidance_of(r.variant) or 0.0)
+        rows = _reference_rows(group, columns, space)
+        rows += _variant_rows(guided, columns, space, published.TABLE_I)
+        title = f"Guidance factor{where} (paper 1, table I)"
+        tables.append(Table(title, columns, rows, _header(guided), space, main, [note]))
+    return tables
+
+
+def _sync_tables(group: Sequence[RunResult], used: set[str]) -> list[Table]:
+    """Table 1, for results that hold picture quality or sync confidence."""
+    tables = []
+    order = ["fid", "sync_confidence", "sync_nlse"]
+    parsed = [MetricName.parse(name) for result in group for name in result.metrics]
+    for space in dict.fromkeys(p.space for p in parsed if p.base in order):
+        columns = [c for c in order if c in {p.base for p in parsed if p.space == space}]
+        used |= {str(MetricName(c, ref, space)) for c in columns for ref in ("", *REFERENCES)}
+        rows = _reference_rows(group, columns, space)
+        rows += _variant_rows(group, columns, space, published.TABLE_1)
+        rows += _published_rows(published.TABLE_1, {r.paper.method for r in rows if r.paper})
+        where = f" [{space}]" if space else ""
+        title = f"Synchronisation and picture quality{where} (paper 1, table 1)"
+        note = "Paper columns: VoxCeleb2, SyncNet and Inception evaluators of the paper."
+        tables.append(Table(title, columns, rows, _header(group), space, columns, [note]))
+    return tables
+
+
+def _rest_table(group: Sequence[RunResult], used: set[str]) -> Table | None:
+    """Everything no other table shows; table 4's variants get the paper's values beside them."""
+    names: dict[str, None] = {}
+    for result in group:
+        names.update({name: None for name in result.metrics if name not in used})
+    if not names:
+        return None
+    columns = list(names)
+    rows = _variant_rows(group, columns, None, published.TABLE_4)
+    stage = group[0].stage
+    kind = "the motion priors" if stage.startswith("motion_") else stage
+    if stage != "lip_disentangle":
+        rows = [Row(r.name, r.kind, r.cells) for r in rows]
+        return Table(f"Other metrics of {kind}", columns, rows, _header(group), transposed=True)
+    title = "Disentanglement of lip and non-lip (paper 1, table 4)"
+    paper = list(published.TABLE_4[-1].values)
+    notes = ["Leakage: R² of a linear probe on held-out clips. Paper columns: other quantities."]
+    rows += _published_rows(published.TABLE_4, {r.paper.method for r in rows if r.paper})
+    return Table(title, columns, rows, _header(group), "", paper, notes)
+
+
+def _variant_rows(
+    group: Sequence[RunResult],
+    columns: Sequence[str],
+    space: str | None,
+    paper: tuple[PublishedRow, ...],
+) -> list[Row]:
+    """One row a variant; ``space`` None takes columns as full metric names."""
+    by_variant: dict[str, list[RunResult]] = {}
+    for result in group:
+        by_variant.setdefault(result.variant, []).append(result)
+    rows = []
+    for variant, runs in by_variant.items():
+        names = {c: c if space is None else str(MetricName(c, "", space)) for c in columns}
+        cells = {c: _cell(runs, name) for c, name in names.items()}
+        rows.append(Row(variant, "variant", cells, published_for(paper, variant)))
+    return rows
+
+
+def _reference_rows(group: Sequence[RunResult], columns: Sequence[str], space: str) -> list[Row]:
+    """Real motion, floor and baselines, averaged over runs because they may draw at random."""
+    rows = []
+    for reference in REFERENCES:
+        cells = {
+            column: cell
+            for column in columns
+            if (cell := _reference_cell(group, str(MetricName(column, reference, space)))).values
+        }
+        if reference == "gt" and "var" in columns and "var" not in cells:
+            # Shuffling changes which clip is compared, not how much the clips move.
+            cells |= {"var": _reference_cell(group, str(MetricName("var", "shuffled", space)))}
+        cells = {column: cell for column, cell in cells.items() if cell.values}
+        if cells:
+            gt = next((r for r in published.TABLE_2 if r.method == "GT"), None)
+            paper = gt if reference == "gt" else None
+            rows.append(Row(REFERENCE_NAMES[reference], "reference", cells, paper))
+    return rows
+
+
+def _published_rows(table: tuple[PublishedRow, ...], shown: set[str]) -> list[Row]:
+    """Methods of the paper that we have no counterpart of."""
+    return [
+        Row(row.method, "published", {}, row)
+        for row in table
+        if row.dataset == "VoxCeleb2" and row.method not in shown
+    ]
+
+
+def _reference_cell(group: Sequence[RunResult], name: str) -> Cell:
+    """A reference's value over runs; equal values are one, for nothing in it depends on a model."""
+    cell = _cell(group, name)
+    distinct = tuple(dict.fromkeys(round(v, 6) for v in cell.values))
+    return Cell(distinct) if len(distinct) == 1 else cell
+
+
+def _cell(runs: Sequence[RunResult], name: str) -> Cell:
+    """Values of one metric over runs, without NaN."""
+    values = [r.metrics[name] for r in sorted(runs, key=lambda r: r.seed) if name in r.metrics]
+    return Cell(tuple(v for v in values if not math.isnan(v)))
+
+
+def _spaces(group: Sequence[RunResult]) -> list[str]:
+    """Spaces in which motion was measured, in order of appearance."""
+    found: dict[str, None] = {}
+    for result in group:
+        for name in result.metrics:
+            parsed = MetricName.parse(name)
+            if parsed.base == "snd":
+                found[parsed.space] = None
+    return list(found)
+
+
+def _bases(group: Sequence[RunResult], space: str) -> set[str]:
+    """Base names measured in a space."""
+    parsed = (MetricName.parse(name) for result in group for name in result.metrics)
+    return {p.base for p in parsed if p.space == space}
+
+
+def _header(group: Sequence[RunResult]) -> dict[str, str]:
+    """What a reader must know about a table's numbers."""
+    first = group[0].data
+    kind = "synthetic" if first.synthetic else "real"
+    seeds = sorted({r.seed for r in group})
+    commands = list(dict.fromkeys(r.command for r in group))
+    more = f" (and {len(commands) - 1} more)" if len(commands) > 1 else ""
+    return {
+        "data": f"{first.dataset} ({kind}), split {first.split}, {first.clips} clips, "
+        f"{first.frames} frames, fingerprint {first.data_fingerprint[:12]}",
+        "extractor": group[0].extractor,
+        "seeds": f"{len(seeds)} ({', '.join(map(str, seeds))}); mean ± sample standard deviation",
+        "command": f"`{commands[0]}`{more}",
+    }

@@ -1,0 +1,197 @@
+"""The two-optimiser loop shared by the stages that train an image generator against a discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, cast
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+
+from talkhead.batch import to_bytes
+from talkhead.errors import ConfigError
+from talkhead.losses.adversarial import discriminator_loss, generator_loss
+from talkhead.losses.feature_matching import feature_matching_loss
+from talkhead.losses.perceptual import perceptual_loss
+from talkhead.losses.region import region_loss
+from talkhead.networks.discriminator import PatchDiscriminator
+from talkhead.networks.perceptual import VGG19Features
+from talkhead.stages.base import Stage, build
+
+
+class AdversarialStage(Stage):
+    """Base of the GAN stages: one generator pass a batch, reused for the discriminator's step.
+
+    Lightning counts every ``optimizer.step()`` as a global step under manual optimisation; the
+    discriminator's steps are taken out of that count, so ``max_steps`` means batches here as
+    everywhere else. Gradient clipping and learning-rate decay, which the Trainer refuses under manual
+    optimisation, are arguments of the stage.
+    """
+
+    monitor = "val/psnr"
+    mode = "max"
+
+    def __init__(
+        self,
+        weights: dict[str, float] | None,
+        image_size: int,
+        discriminator: dict[str, Any] | None,
+        vgg_weights: str | None,
+        gan_mode: str,
+        lr_discriminator: float,
+        betas: list[float],
+        lr_decay: float,
+        lr_decay_batches: int,
+        grad_clip: float,
+    ) -> None:
+        """Build the discriminator and the perceptual network; see the stages for the arguments."""
+        super().__init__(weights, image_size)
+        self.automatic_optimization = False
+        if len(betas) != 2:
+            raise ConfigError(f"betas: expected two numbers, got {betas}.")
+        self.gan_mode = gan_mode
+        self.lr_discriminator = lr_discriminator
+        self.betas = (float(betas[0]), float(betas[1]))
+        self.lr_decay = lr_decay
+        self.lr_decay_batches = lr_decay_batches
+        self.grad_clip = grad_clip
+        self.discriminator = build(PatchDiscriminator, discriminator, "discriminator")
+        self.vgg = None
+        if self.loss_weights["perceptual"] > 0 and vgg_weights is not None:
+            self.vgg = VGG19Features(weights_path=vgg_weights).eval().requires_grad_(False)
+
+    # -- to be given by the stage ----------------------------------------------------------------
+
+    def reconstruct(self, batch: Any) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """One generator pass.
+
+        Returns:
+            Real pictures ``(n, 3, H, W)`` in [-1, 1], generated pictures of the same shape, landmarks
+            ``(n, 478, 3)`` of the real ones in crop units, and the stage's own loss terms.
+        """
+        raise ConfigError(f"{type(self).__name__} does not define reconstruct().")
+
+    def generator_groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups of everything trained together with the generator."""
+        raise ConfigError(f"{type(self).__name__} does not define generator_groups().")
+
+    # -- losses ----------------------------------------------------------------------------------
+
+    def losses(self, batch: Any) -> dict[str, Tensor]:
+        """Every generator term, unweighted, by name."""
+        return self.generator_pass(batch)[2]
+
+    def generator_pass(self, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Real pictures, generated pictures and every generator term."""
+        real, fake, landmarks, terms = self.reconstruct(batch)
+        fake_out = self.discriminator(fake)
+        with torch.no_grad():
+            real_out = self.discriminator(real)
+        terms["gan"] = generator_loss([logits for logits, _ in fake_out], mode=self.gan_mode)
+        terms["feature_matching"] = feature_matching_loss(
+            [features for _, features in real_out], [features for _, features in fake_out]
+        )
+        terms["region"] = region_loss(fake, real, landmarks)
+        if self.vgg is not None:
+            terms["perceptual"] = perceptual_loss(self.vgg, fake, real)
+        return real, fake, terms
+
+    # -- steps -----------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Say once which public networks are missing."""
+        super().on_fit_start()
+        if self.vgg is None and self.loss_weights["perceptual"] > 0:
+            rank_zero_info(
+                "no VGG-19 weights were given (vgg_weights): the perceptual term is left out of this run"
+            )
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """One generator step and one discriminator step on the same generated pictures."""
+        opt_g, opt_d = cast(list[LightningOptimizer], self.optimizers())
+        _leave_out_of_global_step(opt_d)
+        self.discriminator.requires_grad_(False)
+        real, fake, terms = self.generator_pass(batch)
+        self._step(opt_g, self.weighted(terms, "train", len(real)))
+        self.discriminator.requires_grad_(True)
+        fake_out, real_out = self.discriminator(fake.detach()), self.discriminator(real)
+        loss_d = discriminator_loss(
+            [logits for logits, _ in real_out], [logits for logits, _ in fake_out], mode=self.gan_mode
+        )
+        self._step(opt_d, loss_d)
+        self.log("train/loss_discriminator", loss_d.detach(), batch_size=len(real))
+        for scheduler in cast(list[Any], self.lr_schedulers()):
+            scheduler.step()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Loss terms and reconstruction quality on fixed items."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """As validation, on the test split."""
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Generated pictures ``(n, 3, H, W)`` uint8."""
+        return to_bytes(self.reconstruct(batch)[1])
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Two Adams, each with step decay; schedulers are stepped by :meth:`training_step`."""
+        opt_g = torch.optim.Adam(self.generator_groups(), betas=self.betas)
+        opt_d = torch.optim.Adam(
+            self.discriminator.parameters(), lr=self.lr_discriminator, betas=self.betas
+        )
+        optimizers: list[torch.optim.Optimizer] = [opt_g, opt_d]
+        schedulers = [
+            torch.optim.lr_scheduler.StepLR(o, self.lr_decay_batches, self.lr_decay) for o in optimizers
+        ]
+        return optimizers, schedulers
+
+    def sample_frames(self, batch: Any) -> Tensor:
+        """Real and generated pictures side by side, ``(n, H, 2 W, 3)`` uint8."""
+        real, fake, _, _ = self.reconstruct(batch)
+        return to_bytes(torch.cat([real, fake], dim=-1)).permute(0, 2, 3, 1).cpu()
+
+    # -- helpers ---------------------------------------------------------------------------------
+
+    def _evaluate(self, batch: Any, prefix: str) -> None:
+        real, fake, terms = self.generator_pass(batch)
+        self.weighted(terms, prefix, len(real))
+        quality = {
+            f"{prefix}/psnr": peak_signal_noise_ratio(fake, real, data_range=(-1.0, 1.0)),
+            f"{prefix}/ssim": cast(
+                Tensor, structural_similarity_index_measure(fake, real, data_range=(-1.0, 1.0))
+            ),
+        }
+        self.log_dict(quality, batch_size=len(real), sync_dist=True)
+
+    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self.grad_clip > 0:
+            self.clip_gradients(
+                cast(Any, optimizer), gradient_clip_val=self.grad_clip, gradient_clip_algorithm="norm"
+            )
+        optimizer.step()
+
+
+def trainable(parts: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    """The parameters of several modules that require gradients."""
+    return (p for part in parts for p in part.parameters() if p.requires_grad)
+
+
+def _leave_out_of_global_step(optimizer: LightningOptimizer) -> None:
+    """Keep an optimiser's steps out of ``trainer.global_step``.
+
+    Lightning counts through these two hooks (Lightning-AI/pytorch-lightning issue 17958).
+    """
+    nothing: Callable[[], None] = lambda: None  # noqa: E731 - a named no-op for two attributes
+    optimizer._on_before_step = nothing
+    optimizer._on_after_step = nothing

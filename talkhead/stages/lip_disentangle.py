@@ -1,0 +1,165 @@
+"""Stage 30: the GAN that splits the motion code into a lip part, read from sound, and the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from talkhead.batch import WindowBatch, Windows, to_float
+from talkhead.checkpoint import Source, resolve
+from talkhead.losses.disentangle import MemoryBank, orthogonal_loss
+from talkhead.losses.gaze import gaze_loss
+from talkhead.networks.audio_encoder import AudioEncoder
+from talkhead.networks.generator import StyleGenerator
+from talkhead.networks.heads import LipHead, NonLipHead
+from talkhead.networks.identity_encoder import IdentityEncoder
+from talkhead.networks.motion_encoder import MotionEncoder
+from talkhead.networks.perceptual import GazeFeatures
+from talkhead.stages.adversarial import AdversarialStage, trainable
+from talkhead.stages.base import build
+
+
+class LipDisentangleStage(AdversarialStage):
+    """Rebuild a frame from identity, a 42-d non-lip code of the frame and a 470-d lip code of the sound.
+
+    The orthogonal loss takes out of the visual code whatever correlates with the sound, measured over
+    the last ``bank_steps`` batches; reconstruction keeps it complete.
+
+    Source: paper 1 eq. 3-5, supplement I.2-I.3; reference-facts 3. All weights are 1 as in the paper.
+    """
+
+    consumes = ("identity_encoder", "motion_encoder", "audio_encoder")
+    exports = ("nonlip_head", "lip_head", "generator")
+    default_weights = {
+        "orthogonal": 1.0,
+        "gan": 1.0,
+        "feature_matching": 1.0,
+        "perceptual": 1.0,
+        "gaze": 1.0,
+        "region": 0.0,
+    }
+
+    def __init__(
+        self,
+        identity_encoder: Source,
+        motion_encoder: Source,
+        audio_encoder: Source,
+        image_size: int = 224,
+        identity_frames: int = 1,
+        windows: int = 1,
+        bank_steps: int = 32,
+        bank_over_ranks: bool = False,
+        nonlip_head: dict[str, Any] | None = None,
+        lip_head: dict[str, Any] | None = None,
+        generator: Source | None = None,
+        discriminator: dict[str, Any] | None = None,
+        weights: dict[str, float] | None = None,
+        vgg_weights: str | None = None,
+        gaze_weights: str | None = None,
+        gan_mode: str = "hinge",
+        train_identity: bool = False,
+        freeze_heads_after_batches: int = 40_000,
+        lr: float = 1e-5,
+        lr_generator: float = 2e-5,
+        lr_discriminator: float = 3.5e-6,
+        betas: list[float] = [0.0, 0.999],  # noqa: B006 - jsonargparse documents a list default; never mutated
+        lr_decay: float = 0.5,
+        lr_decay_batches: int = 80_000,
+        grad_clip: float = 0.0,
+    ) -> None:
+        """Configure the stage.
+
+        Args:
+            identity_encoder: Checkpoint of stage ``reenactment``.
+            motion_encoder: Checkpoint of stage ``reenactment`` or ``av_contrastive``.
+            audio_encoder: Checkpoint of stage ``av_contrastive``.
+            image_size: Side of the crops in pixels.
+            identity_frames: Identity frames of each video.
+            windows: Frames drawn from each video; the number of pictures is batch size times this.
+            bank_steps: Batches ``K`` the correlation is measured over, the current one included; 1 is the
+                paper's "w/o MB".
+            bank_over_ranks: Fill the bank with the rows of all ranks instead of one bank a rank.
+            nonlip_head: Options of :class:`NonLipHead` (MLP_ol and MLP_nl).
+            lip_head: Options of :class:`LipHead` (MLP_a2l).
+            generator: Options of :class:`StyleGenerator`, or a ``reenactment`` checkpoint to start from.
+            discriminator: Options of :class:`PatchDiscriminator`.
+            weights: Loss weights by term; ``orthogonal: 0`` is the paper's "w/o L_ol".
+            vgg_weights: File with torchvision's VGG-19 weights; without it that term is left out.
+            gaze_weights: File with L2CS weights; without it the gaze term is left out.
+            gan_mode: ``hinge`` or ``log``.
+            train_identity: Train the identity encoder too (unknown in the paper; frozen is recommended).
+            freeze_heads_after_batches: From here only the generator and the discriminator learn.
+            lr: Learning rate of the two heads.
+            lr_generator: Learning rate of the generator.
+            lr_discriminator: Learning rate of the discriminator (slower than the generator, as printed).
+            betas: Adam's two decay rates (not given by the paper; PC-AVS' values).
+            lr_decay: Factor applied every ``lr_decay_batches`` batches.
+            lr_decay_batches: See ``lr_decay``.
+            grad_clip: Largest gradient norm, 0 for none.
+        """
+        super().__init__(
+            weights, image_size, discriminator, vgg_weights, gan_mode, lr_discriminator, betas,
+            lr_decay, lr_decay_batches, grad_clip,
+        )  # fmt: skip
+        self.save_hyperparameters()
+        self.identity_frames, self.windows = identity_frames, windows
+        self.lr, self.lr_generator = lr, lr_generator
+        self.freeze_heads_after_batches = freeze_heads_after_batches
+        self.identity_encoder = resolve(IdentityEncoder, identity_encoder, "identity_encoder")
+        self.identity_encoder.requires_grad_(train_identity)
+        self.motion_encoder = resolve(MotionEncoder, motion_encoder, "motion_encoder")
+        self.audio_encoder = resolve(AudioEncoder, audio_encoder, "audio_encoder")
+        self.nonlip_head = build(NonLipHead, nonlip_head, "nonlip_head")
+        self.lip_head = build(LipHead, lip_head, "lip_head")
+        if isinstance(generator, str):
+            self.generator = resolve(StyleGenerator, generator, "generator").requires_grad_(True)
+        else:
+            self.generator = build(StyleGenerator, generator, "generator")
+        self.bank = MemoryBank(steps=bank_steps, gather=bank_over_ranks)
+        self.gaze = None
+        if self.loss_weights["gaze"] > 0 and gaze_weights is not None:
+            self.gaze = GazeFeatures(weights_path=gaze_weights).eval().requires_grad_(False)
+
+    def needs(self) -> Windows:
+        """Aligned frame and sound windows with identity frames of the same video."""
+        return Windows(
+            count=self.windows, size=self.video_spec.size, identity_frames=self.identity_frames
+        )
+
+    def codes(self, batch: WindowBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``f_nl (n, 42)``, ``f_l (n, 470)``, ``f_ol (n, D)`` and the frozen ``f_a (n, D)``."""
+        with torch.no_grad():
+            f_v = self.motion_encoder(to_float(batch.frames.flatten(0, 1)))
+            f_a = self.audio_encoder(batch.mel.flatten(0, 1))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.heads_frozen):
+            f_ol = self.nonlip_head.orthogonal(f_v)
+            return self.nonlip_head.compress(f_ol), self.lip_head(f_a), f_ol, f_a
+
+    @property
+    def heads_frozen(self) -> bool:
+        """Whether only the generator and the discriminator still learn."""
+        return self.batches_seen > self.freeze_heads_after_batches
+
+    def reconstruct(self, batch: WindowBatch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+        """Frames, their reconstruction from the split codes, and the orthogonal and gaze terms."""
+        real, landmarks = to_float(batch.frames.flatten(0, 1)), batch.landmarks.flatten(0, 1)
+        f_nl, f_l, f_ol, f_a = self.codes(batch)
+        f_id, spatial = self.identity_encoder(to_float(batch.identity))
+        count = batch.frames.shape[1]
+        f_id, spatial = f_id.repeat_interleave(count, 0), spatial.repeat_interleave(count, 0)
+        fake = self.generator(torch.cat([f_id, f_nl, f_l], dim=1), spatial)
+        visual, audio = self.bank(f_ol, f_a)
+        terms = {"orthogonal": orthogonal_loss(visual, audio)}
+        if self.gaze is not None:
+            terms["gaze"] = gaze_loss(self.gaze, fake, real, landmarks)
+        return real, fake, landmarks, terms
+
+    def generator_groups(self) -> list[dict[str, Any]]:
+        """Heads and generator, each at its own learning rate."""
+        heads = [self.nonlip_head, self.lip_head, self.identity_encoder]
+        return [
+            {"params": list(trainable(heads)), "lr": self.lr},
+            {"params": list(trainable([self.generator])), "lr": self.lr_generator},
+        ]

@@ -1,0 +1,162 @@
+"""Test-time bookkeeping of the motion priors: scores per clip, baselines, pooled distances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from talkhead.metrics.fid_dfm import fid_dfm
+from talkhead.metrics.fid_fm import fid_fm
+from talkhead.metrics.frechet import FrechetDistance
+from talkhead.metrics.multimodality import pairwise_distance
+from talkhead.metrics.sequences import Standard
+from talkhead.metrics.variance import motion_variance
+
+MIN_FRAMES = 8
+"""Shortest clip that is scored; its halves still have differences to compare."""
+
+VARIANTS = ("model", "floor", "mean", "shuffled")
+"""The model; real against real (first against second half of a clip); the training mean repeated;
+the real motion of another test clip."""
+
+
+@dataclass(frozen=True)
+class ClipSample:
+    """Generated and real motion codes of one test run of frames.
+
+    Attributes:
+        clip: Clip id.
+        start: First frame within the clip.
+        generated: ``(K, T, D)``, ``K`` takes.
+        real: ``(T', D)``; ``T' == T`` except for the floor and shuffled baselines.
+        audio: ``(T', Da)`` features the takes were made from.
+        variant: One of :data:`VARIANTS`.
+    """
+
+    clip: str
+    start: int
+    generated: Tensor
+    real: Tensor
+    audio: Tensor
+    variant: str = "model"
+
+
+ClipEvaluator = Callable[[ClipSample], Mapping[str, float]]
+"""Further scores of a clip, by name with the space in brackets, such as ``"snd[readout]"``."""
+
+
+def motion_scores(
+    generated: Tensor, real: Tensor, standard: Standard | None, space: str
+) -> dict[str, float]:
+    """Var, FID_fm, FID_dfm, SND and Multimodality of one clip.
+
+    Args:
+        generated: ``(K, T, D)`` takes; distances are averaged over them.
+        real: ``(T', D)``.
+        standard: Mean and deviation of the training split.
+        space: Written in brackets behind every name, for example ``"code"``.
+
+    Returns:
+        Scores by name; Multimodality needs two takes. It is the exact mean over all pairs of takes.
+    """
+    targets = real.expand(generated.shape[0], *real.shape)
+    still = fid_fm(generated, targets, standard=standard).mean().item()
+    moving = fid_dfm(generated, targets, standard=standard).mean().item()
+    scores = {
+        "var": motion_variance(generated, standard=standard).mean().item(),
+        "fid_fm": still,
+        "fid_dfm": moving,
+        "snd": still + moving,
+    }
+    if generated.shape[0] > 1:
+        scores["multimodality"] = pairwise_distance(generated, standard=standard).mean().item()
+    return {f"{name}[{space}]": value for name, value in scores.items()}
+
+
+def baselines(sample: ClipSample, mean: Tensor, other: Tensor) -> list[ClipSample]:
+    """What a model must beat, and the floor it cannot fall below, for one clip.
+
+    Args:
+        sample: The model's sample.
+        mean: Training mean of the codes, ``(D,)``.
+        other: Real codes of another clip, ``(T'', D)``.
+    """
+    half = sample.real.shape[0] // 2
+    return [
+        replace(
+            sample,
+            variant="floor",
+            generated=sample.real[None, :half],
+            real=sample.real[half : 2 * half],
+            audio=sample.audio[half : 2 * half],
+        ),
+        replace(sample, variant="mean", generated=mean.expand_as(sample.real)[None]),
+        replace(sample, variant="shuffled", generated=other[None]),
+    ]
+
+
+def derangement(samples: Sequence[ClipSample]) -> list[int]:
+    """For each sample the position of one of another clip, the next in order where there is one."""
+    count = len(samples)
+    chosen = []
+    for i, sample in enumerate(samples):
+        steps = (i + k for k in range(1, count))
+        others = (j % count for j in steps if samples[j % count].clip != sample.clip)
+        chosen.append(next(others, (i + 1) % count))
+    return chosen
+
+
+class PooledDistance(nn.Module):
+    """SND over all frames of all clips at once, one pair of Gaussians a variant.
+
+    Per-video distances of short clips are inflated by their own sampling error, the same for every
+    model; the pooled one is not, but is blind to what differs between clips.
+    """
+
+    def __init__(self, dim: int, standard: Standard, variants: Sequence[str]) -> None:
+        """Accumulators of width ``dim`` for each variant."""
+        super().__init__()
+        self.still = nn.ModuleDict({v: FrechetDistance(dim, standard) for v in variants})
+        zero = (torch.zeros_like(standard[0]), standard[1])  # differences have no offset
+        self.moving = nn.ModuleDict({v: FrechetDistance(dim, zero) for v in variants})
+
+    def update(self, sample: ClipSample) -> None:
+        """Add one clip's takes and its real codes."""
+        for codes, real in ((sample.generated, False), (sample.real, True)):
+            self.still[sample.variant].update(codes, real=real)
+            self.moving[sample.variant].update(codes.diff(dim=-2), real=real)
+
+    def compute(self, variant: str, space: str) -> dict[str, float]:
+        """Pooled FID_fm, FID_dfm and SND of a variant, synchronised over ranks."""
+        still = float(self.still[variant].compute())
+        moving = float(self.moving[variant].compute())
+        values = {"fid_fm_pooled": still, "fid_dfm_pooled": moving, "snd_pooled": still + moving}
+        return {f"{name}[{space}]": value for name, value in values.items()}
+
+
+def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Result rows of all ranks, each clip once, ordered by clip and start."""
+    parts: list[list[dict[str, Any]]] = [rows]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts = [[] for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather_object(parts, rows)
+    unique = {(row["clip"], row["start"]): row for part in parts for row in part}
+    return [unique[key] for key in sorted(unique)]
+
+
+def row_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Mean over rows of every number except ``start``; rows without a name or with NaN are left out."""
+    names = dict.fromkeys(
+        k for row in rows for k, v in row.items() if isinstance(v, float) and k != "start"
+    )
+    means = {}
+    for name in names:
+        values = [row[name] for row in rows if name in row and math.isfinite(row[name])]
+        if values:
+            means[name] = math.fsum(values) / len(values)
+    return means

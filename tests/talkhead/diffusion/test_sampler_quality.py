@@ -1,0 +1,46 @@
+"""Do few steps keep the motion distribution? Ranks samplers on a toy process, nothing more."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from talkhead.diffusion.sampler import ItemNoise, SamplerSettings, sample
+from talkhead.diffusion.schedule import NoiseSchedule
+from talkhead.metrics.snd import snd_pooled
+from tests.oracles.toy_motion import CODE_DIM, FRAMES, toy_motion, train_toy_prior
+
+ROWS, SEEDS = 640, (5, 6, 7)
+
+
+@pytest.mark.slow
+def test_twelve_log_snr_steps_are_as_good_as_fifty_and_uniform_ones_are_not() -> None:
+    network = train_toy_prior(steps=1500)
+    schedule = NoiseSchedule()
+    audio, _ = toy_motion(ROWS, 123)
+    _, reference = toy_motion(4000, 99)
+    condition = network.project(audio)
+
+    def distance(settings: SamplerSettings, seed: int) -> float:
+        noise = ItemNoise([1000 * seed + i for i in range(ROWS)], FRAMES, CODE_DIM)
+        codes = sample(
+            lambda x, n: network.evaluate(x, n, condition),
+            lambda: noise.draw(FRAMES),
+            schedule,
+            settings,
+        )
+        generated = network.restore(codes).flatten(0, 1)[None]
+        return float(snd_pooled(generated, reference.flatten(0, 1)[None]))
+
+    def mean(seeds: tuple[int, ...] = SEEDS, **options: object) -> float:
+        settings = SamplerSettings(guidance=1.0, **options)  # type: ignore[arg-type]  # test table
+        return sum(distance(settings, seed) for seed in seeds) / len(seeds)
+
+    few = mean(kind="dpmpp2m", steps=12)
+    fifty = mean(kind="ddim", steps=50)
+    ancestral = mean(seeds=SEEDS[:1], kind="ddpm", steps=1000)
+    uniform = mean(kind="dpmpp2m", steps=12, spacing="uniform")
+    report = f"12 log-SNR {few:.3f}, DDIM-50 {fifty:.3f}, DDPM-1000 {ancestral:.3f}, uniform {uniform:.3f}"
+    assert few <= 1.15 * min(fifty, ancestral), report
+    assert uniform > 1.5 * few, report
+    assert torch.isfinite(torch.tensor([few, fifty, ancestral, uniform])).all(), report

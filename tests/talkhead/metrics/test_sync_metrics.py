@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from talkhead.errors import ShapeError
+from talkhead.metrics.offset import OffsetAccuracy, estimate_offset, offset_scores
+from talkhead.metrics.retrieval import WindowRetrieval, window_retrieval
+
+
+def embeddings(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_retrieval_perfect_reversed_and_constant() -> None:
+    audio = embeddings(2, 8, 16)
+    forth, back = window_retrieval(audio, 3.0 * audio)
+    assert forth.tolist() == back.tolist() == [1.0, 1.0]
+    forth, _ = window_retrieval(audio, audio.flip(1))
+    assert forth.tolist() == [0.0, 0.0]
+    forth, back = window_retrieval(torch.ones(8, 4), torch.ones(8, 4))
+    assert forth.tolist() == back.tolist() == [0.125]
+
+
+def test_retrieval_counts_by_hand() -> None:
+    audio = torch.eye(3)
+    visual = torch.tensor([[1.0, 0, 0], [0.9, 0.1, 0], [0, 0, 1.0]])
+    forth, back = window_retrieval(audio, visual)
+    # Sound 1 still prefers face 1 (0.11 against 0); face 1 prefers sound 0.
+    assert forth.item() == 1.0
+    assert back.item() == pytest.approx(2 / 3)
+
+
+def test_retrieval_metric_weights_videos_equally_over_batches() -> None:
+    audio, visual = embeddings(5, 6, 4), embeddings(5, 6, 4, seed=1)
+    metric = WindowRetrieval()
+    metric.update(audio[:1], visual[:1])
+    metric.update(audio[1:], visual[1:])
+    forth, back = window_retrieval(audio, visual)
+    out = metric.compute()
+    assert out["audio_to_visual"].item() == pytest.approx(forth.mean().item())
+    assert out["top1"].item() == pytest.approx(0.5 * (forth.mean() + back.mean()).item())
+    assert out["chance"].item() == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("late", [-5, -1, 0, 3, 5])
+def test_offset_is_positive_when_sound_comes_late(late: int) -> None:
+    content = embeddings(80, 8)
+    start = 10
+    visual = content[start : start + 60]
+    audio = content[start - late : start - late + 60]  # frame t carries the sound of t - late
+    scores = offset_scores(audio, visual)
+    found, confidence = estimate_offset(scores)
+    assert found.item() == late
+    assert scores[0, 15 + late].item() == pytest.approx(1.0)
+    assert confidence.item() > 0.5
+
+
+def test_offset_scores_equal_a_plain_loop_with_mask() -> None:
+    audio, visual = embeddings(20, 4), embeddings(20, 4, seed=1)
+    valid = torch.arange(20) % 7 != 3
+    scores = offset_scores(audio, visual, valid, max_shift=4)[0]
+    for k in range(9):
+        pairs = [
+            torch.cosine_similarity(visual[t].double(), audio[t + k - 4].double(), dim=0)
+            for t in range(20)
+            if 0 <= t + k - 4 < 20 and valid[t] and valid[t + k - 4]
+        ]
+        assert scores[k].item() == pytest.approx(torch.stack(pairs).mean().item())
+
+
+def test_offset_accuracy_counts_within_tolerance() -> None:
+    content = embeddings(3, 60, 8)
+    metric = OffsetAccuracy(tolerance=1)
+    metric.update(content[:2], content[:2], torch.tensor([0, 1]))
+    metric.update(content[2:], content[2:], torch.tensor([4]))
+    out = metric.compute()
+    assert out["within"].item() == pytest.approx(2 / 3)
+    assert out["mean_error"].item() == pytest.approx(5 / 3)
+
+
+def test_constant_embeddings_have_no_confidence_and_short_clips_are_refused() -> None:
+    _, confidence = estimate_offset(offset_scores(torch.ones(40, 3), torch.ones(40, 3)))
+    assert confidence.item() == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(ShapeError, match="T > 15"):
+        offset_scores(torch.ones(15, 3), torch.ones(15, 3))
+    with pytest.raises(ShapeError, match="same windows"):
+        window_retrieval(torch.ones(4, 3), torch.ones(5, 3))
