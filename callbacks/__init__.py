@@ -1,0 +1,1 @@
+"""Callbacks watch or nudge a run; they never define a loss."""

@@ -17,14 +17,15 @@ from talkhead.errors import ConfigError
 class EMA(WeightAveraging):
     """Average the weights while fitting, validate with the average, and save it.
 
-    After the run, checkpoints carry the average in ``state_dict`` (what test, predict and later stages
-    read) and the raw weights in ``current_model_state`` (what a resumed fit continues from). Buffers
-    (batch-norm statistics, counters) are copied, not averaged: an averaged integer counter stands still.
+    After the run, checkpoints carry the average in ``state_dict`` (what test, predict and later
+    stages read) and the raw weights in ``current_model_state`` (what a resumed fit continues from).
+    Buffers (batch-norm statistics, counters) are copied, not averaged: an averaged integer counter
+    stands still.
 
-    With ``modules``, only the named top-level parts are averaged; the others follow the raw weights. A
-    GAN averages its generator and encoders (``modules: [generator]``), since a discriminator is only
-    meaningful against the generator it was trained with. The memory of one copy of the stage is used
-    either way.
+    With ``modules``, only the named top-level parts are averaged; the others follow the raw
+    weights. A GAN averages its generator and encoders (``modules: [generator]``), since a
+    discriminator is only meaningful against the generator it was trained with. The memory of one
+    copy of the stage is used either way.
 
     Source: Lightning's ``WeightAveraging``; the multi-tensor average, as the per-tensor one of
     ``EMAWeightAveraging`` is about five times slower on the CPU.
@@ -84,7 +85,7 @@ class EMA(WeightAveraging):
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Restore both sets of weights while fitting; elsewhere ``state_dict`` is the average already."""
+        """Restore both sets of weights for a fit; elsewhere ``state_dict`` is the average already."""
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
 

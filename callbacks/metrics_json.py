@@ -10,6 +10,7 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.json_files import file_digest, write_json
+from callbacks.run_manifest import stage_name
 
 FORMAT = 1
 DATA_KEYS = ("dataset", "synthetic", "split", "clips", "frames", "data_fingerprint")
@@ -18,9 +19,9 @@ DATA_KEYS = ("dataset", "synthetic", "split", "clips", "frames", "data_fingerpri
 class MetricsJson(Callback):
     """Write ``metrics.json`` into the run folder after ``test``.
 
-    ``metrics`` are the logged ``test/…`` values without the prefix; ``per_clip`` is what the stage left in
-    ``per_clip_results`` (a list of ``{"clip": id, name: value, …}``), gathered from all ranks, each clip
-    once.
+    ``metrics`` are the logged ``test/…`` values without the prefix; ``per_clip`` is what the stage
+    left in ``per_clip_results`` (a list of ``{"clip": id, name: value, …}``), gathered from all
+    ranks, each clip once.
     """
 
     def __init__(
@@ -49,9 +50,7 @@ class MetricsJson(Callback):
         clips = gather_clips(list(getattr(pl_module, "per_clip_results", [])))
         if not trainer.is_global_zero:
             return
-        stage = (
-            pl_module.stage_name() if hasattr(pl_module, "stage_name") else type(pl_module).__name__
-        )
+        stage = stage_name(pl_module)
         checkpoint = trainer.ckpt_path
         content = {
             "format": FORMAT,

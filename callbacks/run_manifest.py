@@ -26,10 +26,11 @@ RECORDED_VERSIONS = (
 class RunManifest(Callback):
     """Record a run: command, versions, commit, seed, devices, data, sources, times and status.
 
-    ``fit`` writes ``run.json``, the other commands ``run_<command>.json``. ``lineage.json`` (fit only)
-    names every checkpoint the run was built from. The status is ``running`` until the run ends as
-    ``finished``, ``interrupted`` or ``failed``; a killed run stays ``running`` without an end time. The id
-    of a W&B run is kept in checkpoints, so that a resumed fit continues the same W&B run.
+    ``fit`` writes ``run.json``, the other commands ``run_<command>.json``. ``lineage.json`` (fit
+    only) names every checkpoint the run was built from. The status is ``running`` until the run
+    ends as ``finished``, ``interrupted`` or ``failed``; a killed run stays ``running`` without an
+    end time. The id of a W&B run is kept in checkpoints, so that a resumed fit continues the same
+    W&B run.
     """
 
     def __init__(self, command: str = "", subcommand: str = "fit", config_digest: str = "") -> None:
@@ -105,9 +106,7 @@ class RunManifest(Callback):
             "format": 1,
             "command": self.command,
             "subcommand": self.subcommand,
-            "stage": pl_module.stage_name()
-            if hasattr(pl_module, "stage_name")
-            else type(pl_module).__name__,
+            "stage": stage_name(pl_module),
             "config_digest": self.config_digest,
             "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
             "devices": devices(trainer),
@@ -144,8 +143,14 @@ def write_if_first(trainer: Trainer, path: Path, content: dict[str, Any]) -> Non
         write_json(path, content)
 
 
+def stage_name(pl_module: LightningModule) -> str:
+    """The stage's name, or the class name of a module that is no stage of the suite."""
+    name = getattr(type(pl_module), "stage_name", None)
+    return str(name()) if callable(name) else type(pl_module).__name__
+
+
 def sources(pl_module: LightningModule) -> dict[str, dict[str, Any]]:
-    """Where each consumed component came from, with the digest of its checkpoint file if it is there."""
+    """Where each consumed component came from, with the digest of its checkpoint file."""
     found: dict[str, dict[str, Any]] = {
         k: dict(v) for k, v in getattr(pl_module, "sources", {}).items()
     }
@@ -163,9 +168,7 @@ def lineage(pl_module: LightningModule) -> dict[str, Any]:
     used = sources(pl_module)
     return {
         "format": 1,
-        "stage": pl_module.stage_name()
-        if hasattr(pl_module, "stage_name")
-        else type(pl_module).__name__,
+        "stage": stage_name(pl_module),
         "consumes": used,
         "exports": list(getattr(pl_module, "exports", ())),
         "checkpoints": sorted({str(entry["path"]) for entry in used.values()}),
@@ -195,7 +198,7 @@ def versions() -> dict[str, str]:
 
 
 def source_commit() -> str | None:
-    """Commit of the suite's own source tree, with ``+changes`` when it was edited; None outside git."""
+    """Commit of the suite's source tree, ``+changes`` when it was edited; None outside git."""
     package = Path(talkhead.__file__).parent
     try:
         # An installed copy inside somebody's repository is not that repository's code.

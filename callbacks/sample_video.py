@@ -19,11 +19,11 @@ from talkhead.media.encode import write_video
 class SampleVideo(Callback):
     """Save the stage's samples of the first validation batch as an mp4 and a contact sheet.
 
-    A stage takes part by offering ``sample_frames(batch)``, which returns ``(n, H, W, 3)`` uint8 RGB
-    frames as a tensor or array; for other stages the callback does nothing. The files go to
-    ``<run folder>/samples`` and, when a W&B logger is there, to W&B by path (H.264, which browsers show;
-    W&B's own encoder would need another library). Sampling uses a fixed seed and leaves the training's
-    random numbers alone, so that epochs can be compared.
+    A stage takes part by offering ``sample_frames(batch)``, which returns ``(n, H, W, 3)`` uint8
+    RGB frames as a tensor or array; for other stages the callback does nothing. The files go to
+    ``<run folder>/samples`` and, when a W&B logger is there, to W&B by path (H.264, which browsers
+    show; W&B's own encoder would need another library). Sampling uses a fixed seed and leaves the
+    training's random numbers alone, so that epochs can be compared.
     """
 
     def __init__(

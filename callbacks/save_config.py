@@ -16,9 +16,10 @@ class SaveConfig(SaveConfigCallback):
     """Write the full configuration into the run folder, once, on rank 0.
 
     ``fit`` writes ``config.yaml``, the other commands ``config_<command>.yaml``, all into
-    ``trainer.default_root_dir``: two runs never share a file as they do with Lightning's own callback
-    (Lightning-AI/pytorch-lightning issue 7679). A different ``config.yaml`` already there is kept as
-    ``config.<n>.yaml``. W&B runs get the nested configuration under ``cli`` and a copy of the file.
+    ``trainer.default_root_dir``: two runs never share a file as they do with Lightning's own
+    callback (Lightning-AI/pytorch-lightning issue 7679). A different ``config.yaml`` already there
+    is kept as ``config.<n>.yaml``. W&B runs get the nested configuration under ``cli`` and a copy
+    of the file.
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""One Lightning datamodule for every stage, over prepared sets."""

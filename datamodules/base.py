@@ -250,7 +250,7 @@ class TalkheadDataModule(LightningDataModule):
         """The one place where loaders are made."""
         dataset = self._split(split)
         train = split == "train"
-        trainer = self.trainer
+        trainer: Any = self.trainer
         # Repeating the same few batches is the point of overfitting, so they stay the same.
         overfit = trainer is not None and trainer.overfit_batches > 0
         batches = EpochBatches(

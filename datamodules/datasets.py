@@ -330,17 +330,19 @@ class SequenceDataset(Dataset[SequenceBatch]):
         count, length = len(items), self.need.length
         runs = [self._run(item) for item in items]
         features = {
-            name: torch.zeros((count, length, dim)) for name, dim in self.store.dims.items()
+            name: torch.empty((count, length, dim)) for name, dim in self.store.dims.items()
         }
-        motion = torch.zeros((count, length, self.prepared.motion_dim))
-        valid = torch.zeros((count, length), dtype=torch.bool)
+        motion = torch.empty((count, length, self.prepared.motion_dim))
+        valid = torch.ones((count, length), dtype=torch.bool)
         for b, (row, start) in enumerate(runs):
             stop = min(start + length, row.frames)
             n = stop - start
             for name, out in features.items():
-                out[b, :n].copy_(self.store.view(name, row, start, stop))
+                out[b, :n] = self.store.view(name, row, start, stop)
             motion[b, :n] = torch.from_numpy(self.prepared.motion(row, slice(start, stop)))
-            valid[b, :n] = True
+            if n < length:
+                for out in (*features.values(), motion, valid):
+                    out[b, n:] = 0
         return SequenceBatch(
             features=features,
             motion=motion,

@@ -89,7 +89,7 @@ class FeatureStore:
         if key not in self._maps:
             # Copy-on-write, because torch warns about tensors over read-only memory.
             path = self.folders[name] / f"{shard:05d}.npy"
-            self._maps[key] = np.load(path, mmap_mode="c")
+            self._maps[key] = np.load(path, mmap_mode="c").view(np.ndarray)
             while len(self._maps) > OPEN_SHARDS * len(self.folders):
                 self._maps.popitem(last=False)
         self._maps.move_to_end(key)

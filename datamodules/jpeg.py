@@ -83,6 +83,44 @@ def decode_jpeg(data: bytes) -> Picture:
         ) from error
 
 
+@functools.cache
+def _splitter() -> Callable[[Picture, Picture], None]:
+    """Copies a picture ``(H, W, 3)`` into planes ``(3, H, W)``."""
+    try:
+        cv2 = importlib.import_module("cv2")
+    except ImportError:
+
+        def copy(picture: Picture, planes: Picture) -> None:
+            planes[...] = picture.transpose(2, 0, 1)
+
+        return copy
+
+    def split(picture: Picture, planes: Picture) -> None:
+        # Five times faster than a strided copy, which would cost a quarter of the decoding.
+        cv2.split(picture, list(planes))
+
+    return split
+
+
+def decode_planes(data: bytes, planes: Picture) -> None:
+    """Decode one picture into given memory, channels first.
+
+    Args:
+        data: A whole JPEG picture.
+        planes: Where to put it, ``(3, H, W)`` uint8, each plane contiguous.
+
+    Raises:
+        DataError: The bytes do not decode, or to another size.
+    """
+    picture = decode_jpeg(data)
+    if picture.shape[:2] != planes.shape[1:]:
+        raise DataError(
+            f"expected a picture of {planes.shape[1:]}, got {picture.shape[:2]}; "
+            "run talkhead prepare again."
+        )
+    _splitter()(picture, planes)
+
+
 def encode_jpeg(picture: Picture, quality: int = JPEG_QUALITY) -> bytes:
     """Encode one picture with 4:2:0 chroma, as every video frame has it.
 

@@ -135,7 +135,8 @@ class EpochBatches(Sampler[list[int]]):
         self, rest: np.ndarray[Any, np.dtype[np.int64]]
     ) -> np.ndarray[Any, np.dtype[np.int64]]:
         """This rank's part of the last global batch, which may be short or slightly too long."""
-        return np.array_split(rest, self.world)[self.rank]
+        share: np.ndarray[Any, np.dtype[np.int64]] = np.array_split(rest, self.world)[self.rank]
+        return share
 
 
 class EpochLoader(Generic[Batch]):

@@ -152,7 +152,9 @@ def write_prepared(
     """
     folder = Path(root)
     (folder / "splits").mkdir(parents=True, exist_ok=True)
-    speakers = {s: sorted({row.speaker for row in rows if row.split == s}) for s in SPLITS}
+    speakers: dict[str, list[str]] = {
+        split: sorted({row.speaker for row in rows if row.split == split}) for split in SPLITS
+    }
     for split, names in speakers.items():
         text = "".join(f"{name}\n" for name in names)
         write_text_atomic(folder / "splits" / f"{split}.txt", text)

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.jpeg import decode_jpeg, encode_jpeg, resize_pictures
+from datamodules.jpeg import decode_jpeg, decode_planes, encode_jpeg, resize_pictures
 from datamodules.shard_index import (
     INDEX_FILE,
     SPLITS,
@@ -59,6 +59,7 @@ __all__ = [
     "write_prepared",
 ]
 
+_AUDIO = AudioSpec()
 OPEN_SHARDS = 48
 """Shards kept open per process; each takes at most five file descriptors."""
 
@@ -157,12 +158,12 @@ class PreparedSet:
         row = self.row(clip)
         shard = self.shard(row.shard)
         at = _inside(row, indices)
-        pictures = [decode_jpeg(shard.picture(row.start + int(i))) for i in at]
-        if not pictures:
-            edge = size or int(self.meta["video"]["size"])
-            return torch.empty((0, 3, edge, edge), dtype=torch.uint8)
-        stacked = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-        return resize_pictures(stacked, size or stacked.shape[-1]).contiguous()
+        edge = int(self.meta["video"]["size"])
+        pictures = torch.empty((len(at), 3, edge, edge), dtype=torch.uint8)
+        planes = pictures.numpy()
+        for out, i in zip(planes, at, strict=True):
+            decode_planes(shard.picture(row.start + int(i)), out)
+        return resize_pictures(pictures, size or edge)
 
     def mel(self, clip: str | ClipRow) -> NDArray[np.float32]:
         """Whole log-mel of a clip, ``(4T, 80)`` float32."""
@@ -180,13 +181,13 @@ class PreparedSet:
         """
         row = self.row(clip)
         mel = self._part("mel", row)
-        spec = AudioSpec()
-        windows = np.zeros((len(frames), spec.window_steps, spec.n_mels), np.float32)
+        steps = _AUDIO.window_steps
+        windows = np.zeros((len(frames), _AUDIO.n_mels, steps), np.float32)
         for window, frame in zip(windows, _inside(row, frames), strict=True):
-            first = window_start_step(int(frame))
-            begin, end = max(first, 0), min(first + spec.window_steps, len(mel))
-            window[begin - first : end - first] = mel[begin:end]
-        return torch.from_numpy(windows).transpose(1, 2).unsqueeze(1).contiguous()
+            first = window_start_step(int(frame), _AUDIO)
+            begin, end = max(first, 0), min(first + steps, len(mel))
+            window[:, begin - first : end - first] = mel[begin:end].T
+        return torch.from_numpy(windows).unsqueeze(1)
 
     def landmarks(
         self, clip: str | ClipRow, frames: Sequence[int] | NDArray[Any] | slice | None = None
@@ -317,7 +318,9 @@ def _check_records(prepared: PreparedSet) -> list[str]:
             problems.append(f"index: expected {prepared.meta.get(name)} {name}, got {count}.")
     if len({row.id for row in rows}) != len(rows):
         problems.append("index: clip ids are not unique.")
-    speakers = {s: sorted({row.speaker for row in rows if row.split == s}) for s in SPLITS}
+    speakers: dict[str, list[str]] = {
+        split: sorted({row.speaker for row in rows if row.split == split}) for split in SPLITS
+    }
     homes = Counter(speaker for speaker, _ in {(row.speaker, row.split) for row in rows})
     shared = [name for name, splits in homes.items() if splits > 1]
     if shared:

@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> None:
         argv: Arguments after the program's name, ``sys.argv[1:]`` when None.
 
     Raises:
-        SystemExit: 0 after help and version, 2 for usage errors and everything a user can cause, 130
-            after an interrupt, or the command's own code.
+        SystemExit: 0 after help and version, 2 for usage errors and everything a user can cause,
+            130 after an interrupt, or the command's own code.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):

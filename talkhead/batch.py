@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +43,6 @@ class Sequences:
 
 
 Needs = FramePairs | Windows | Sequences
-
-
-class FeatureNet(Protocol):
-    """A frozen network that turns frames or mel windows into features."""
-
-    def __call__(self, batch: Tensor, /) -> Tensor: ...
 
 
 @dataclass

@@ -52,7 +52,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             "holds code. Use another checkpoint of that run or train the stage again."
         ) from error
     if not isinstance(loaded, dict) or "state_dict" not in loaded:
-        raise StageLinkError(f"{file} holds no state_dict; expected a checkpoint written by talkhead fit.")
+        raise StageLinkError(
+            f"{file} holds no state_dict; expected a checkpoint written by talkhead fit."
+        )
     return loaded
 
 
@@ -64,7 +66,9 @@ def read_block(checkpoint: Mapping[str, Any], where: str | os.PathLike[str]) -> 
     """
     block = checkpoint.get(BLOCK)
     if not isinstance(block, dict):
-        raise StageLinkError(f"{where} was not written by a talkhead stage; expected a '{BLOCK}' block.")
+        raise StageLinkError(
+            f"{where} was not written by a talkhead stage; expected a '{BLOCK}' block."
+        )
     if block.get("format") != FORMAT:
         raise StageLinkError(
             f"{where} has checkpoint format {block.get('format')}, this version reads {FORMAT}; "
@@ -98,7 +102,9 @@ def read_component(
             f"expected it to hold '{name}'. Pass the checkpoint of a stage that exports it."
         )
     prefix = f"{name}."
-    weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    weights = {
+        k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)
+    }
     entry = offered[name]
     origin = {
         "path": str(path),
@@ -148,10 +154,14 @@ def load_component(path: str | os.PathLike[str], name: str) -> Component:
     entry, _, _ = read_component(path, name)
     module_name, _, class_name = entry["class"].rpartition(".")
     if not module_name.startswith("talkhead."):
-        raise StageLinkError(f"{path}: '{name}' names the class {entry['class']}, not one of talkhead's.")
+        raise StageLinkError(
+            f"{path}: '{name}' names the class {entry['class']}, not one of talkhead's."
+        )
     cls = getattr(importlib.import_module(module_name), class_name, None)
     if not (isinstance(cls, type) and issubclass(cls, Component)):
-        raise StageLinkError(f"{path}: '{name}' names {entry['class']}, which is no talkhead component.")
+        raise StageLinkError(
+            f"{path}: '{name}' names {entry['class']}, which is no talkhead component."
+        )
     return resolve(cls, str(path), name)
 
 
@@ -163,7 +173,9 @@ def check_class(cls: type[nn.Module], found: str, where: str) -> None:
     """
     expected = class_path(cls)
     if found != expected:
-        raise StageLinkError(f"{where} is a {found}, expected a {expected}; pass the right checkpoint.")
+        raise StageLinkError(
+            f"{where} is a {found}, expected a {expected}; pass the right checkpoint."
+        )
 
 
 def class_path(cls: type) -> str:

@@ -1,9 +1,10 @@
 """What a checkpoint knows about its own configuration, merged below what the user typed.
 
 LightningCLI lets the hyper-parameters in ``--ckpt_path`` override the command line
-(Lightning-AI/pytorch-lightning issues 21455 and 21408) and cannot start without ``--model``. Here the
-checkpoint supplies *defaults*: class and values come from it unless a config file or the command line
-names others, so ``talkhead test --ckpt_path x.ckpt`` is complete and a typed value always wins.
+(Lightning-AI/pytorch-lightning issues 21455 and 21408) and cannot start without ``--model``. Here
+the checkpoint supplies *defaults*: class and values come from it unless a config file or the
+command line names others, so ``talkhead test --ckpt_path x.ckpt`` is complete and a typed value
+always wins.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``talkhead fit | validate | test | predict``: LightningCLI in subclass mode, put together here.
 
-This is the composition root: the one place that joins stages, datamodules and callbacks. It holds no
-hyper-parameter. What differs from plain LightningCLI, and why, is said where it happens.
+This is the composition root: the one place that joins stages, datamodules and callbacks. It holds
+no hyper-parameter. What differs from plain LightningCLI, and why, is said where it happens.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -28,6 +28,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 import callbacks as callback_package
 import datamodules as datamodule_package
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.metrics_json import MetricsJson
 from callbacks.run_manifest import RunManifest
 from callbacks.save_config import SaveConfig
@@ -37,6 +38,7 @@ from talkhead.error_chain import causes
 from talkhead.errors import ConfigError, StageLinkError, TalkheadError
 from talkhead.stages.base import Stage
 
+T = TypeVar("T")
 NOISE = re.compile(
     r"Subtypes:|Errors:|Given value|Does not validate against any|- Expected a <class 'NoneType'>"
     r"|either not accessible or invalid"
@@ -83,12 +85,18 @@ def quieten(args: Sequence[str]) -> None:
     renamed = r"(?s).*(JsonargparseDeprecationWarning|was deprecated in v4)"
     warnings.filterwarnings("ignore", message=renamed, category=DeprecationWarning)
     # A resumed fit continues in its own run folder.
-    warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings(
+        "ignore", message=r".*Checkpoint directory .* exists and is not empty.*"
+    )
     # Frozen parts of a stage are in eval mode on purpose.
-    warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training.*")
+    warnings.filterwarnings(
+        "ignore", message=r".*module\(s\) in eval mode at the start of training.*"
+    )
     if "fit" not in args:
         # Only a fit needs the callbacks of the fit before it.
-        warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need.*")
+        warnings.filterwarnings(
+            "ignore", message=r".*callbacks used to create the checkpoint need.*"
+        )
 
 
 def import_all(package: ModuleType) -> None:
@@ -122,7 +130,8 @@ def shorten(message: str) -> str:
     text = " ".join(line for line in lines if line)
     name = re.search(r"Expected a dot import path string: (\S+)", text)
     if name:
-        known = sorted(cls.__name__ for cls in _leaves(Stage) + _leaves(TalkheadDataModule))
+        names = [cls.__name__ for cls in (*subclasses(Stage), *subclasses(TalkheadDataModule))]
+        known = sorted(names)
         text = f"unknown class '{name[1]}'; known stages and datamodules: {', '.join(known)}."
     return text
 
@@ -133,13 +142,13 @@ class TalkheadCLI(LightningCLI):
     * No automatic ``--optimizer`` (it would replace a GAN's two) and no linked arguments (a linked
       value that is also typed is ignored without a message).
     * The seed is always a number: ``--seed_everything``, 0 unless given.
-    * A checkpoint supplies defaults below everything typed (:mod:`talkhead.checkpoint_defaults`), and is
-      read as tensors and plain values only.
+    * A checkpoint supplies defaults below everything typed (:mod:`talkhead.checkpoint_defaults`),
+      and is read as tensors and plain values only.
     * Everything a run writes lies below ``trainer.default_root_dir``, ``runs/<stage>`` by default;
       relative logger and checkpoint folders are taken from there.
-    * Every fit keeps ``checkpoints/best.ckpt`` by the stage's own monitor, and ``checkpoints/last.ckpt``
-      to resume from; run.json, lineage.json, config.yaml and metrics.json are written whatever
-      ``trainer.callbacks`` says.
+    * Every fit keeps ``checkpoints/best.ckpt`` by the stage's own monitor, and
+      ``checkpoints/last.ckpt`` to resume from; run.json, lineage.json, config.yaml and metrics.json
+      are written whatever ``trainer.callbacks`` says.
     """
 
     def __init__(self, args: list[str]) -> None:
@@ -207,6 +216,10 @@ class TalkheadCLI(LightningCLI):
         model = config.model
         if config.trainer.default_root_dir is None:
             config.trainer.default_root_dir = f"runs/{model.class_path.split('.')[-2]}"
+        if os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"):
+            # The runs of a sweep share one configuration file, and so its run folder.
+            swept = Path(config.trainer.default_root_dir, os.environ["WANDB_RUN_ID"])
+            config.trainer.default_root_dir = str(swept)
         self._dump_config()
         config_guards.check(self.config_dump)
         del self.config_dump  # written again, with the changes below, when the classes are built
@@ -224,19 +237,19 @@ class TalkheadCLI(LightningCLI):
             self._reconcile(model, self.defaults)
 
     def instantiate_classes(self) -> None:
-        """As Lightning's; an error of one of our classes is passed on without jsonargparse's frame."""
+        """As Lightning's; an error raised by one of our classes is passed on as it is."""
         try:
             super().instantiate_classes()
         except ValueError as error:
             own = next((e for e in causes(error) if isinstance(e, TalkheadError)), None)
-            if own is not None and own is not error:
+            if own is not None:
                 raise own from error
             if "Does not validate against" in str(error):
                 raise ConfigError(shorten(str(error))) from error
             raise
 
     def _place_logger(self, logger: Any, root: Path) -> None:
-        """Below the run folder; a resumed fit continues its W&B run instead of opening a new one."""
+        """Below the run folder; a resumed fit continues its W&B run."""
         args = logger.get("init_args")
         if args is None or "save_dir" not in args:
             return
@@ -259,7 +272,7 @@ class TalkheadCLI(LightningCLI):
             rank_zero_info(checkpoint_defaults.difference_table(rows, defaults.path))
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> pl.Trainer:
-        """Add what every run has; YAML lists of callbacks replace each other and cannot drop these."""
+        """Add what every run has; a config that replaces the list of callbacks cannot drop it."""
         config_guards.gan_strategy(self.model.automatic_optimization, config.get("strategy"))
         config_guards.gan_trainer(self.model.automatic_optimization, config)
         root = Path(config["default_root_dir"])
@@ -288,11 +301,7 @@ class TalkheadCLI(LightningCLI):
             folder, "best", monitor=self.model.monitor, mode=self.model.mode,
             auto_insert_metric_name=False, enable_version_counter=False,
         )  # fmt: skip
-        last = ModelCheckpoint(
-            folder, "last", save_top_k=0, save_last=True, save_on_train_epoch_end=True,
-            every_n_train_steps=self._get(self.config, "checkpoint_every_n_steps"),
-            enable_version_counter=False,
-        )  # fmt: skip
+        last = LastCheckpoint(folder, self._get(self.config, "checkpoint_every_n_steps"))
         return [*standing, best, last]
 
     # -- running ---------------------------------------------------------------------------------
@@ -328,9 +337,9 @@ def config_digest(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _leaves(cls: type) -> list[type]:
+def subclasses(cls: type[T]) -> list[type[T]]:
     """Every imported class below ``cls``, the class itself left out."""
-    found: list[type] = []
+    found: list[type[T]] = []
     for sub in cls.__subclasses__():
-        found += [sub, *_leaves(sub)]
+        found += [sub, *subclasses(sub)]
     return found

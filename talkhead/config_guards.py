@@ -1,4 +1,4 @@
-"""Settings that LightningCLI accepts and that then do something else than they say; refused by name.
+"""Settings that LightningCLI accepts and that then do something else than they say.
 
 Each guard looks at the parsed configuration of one subcommand, before anything is built.
 """
@@ -102,7 +102,7 @@ def wandb_key_known() -> bool:
 
 
 def gan_strategy(automatic_optimization: bool, strategy: Any) -> None:
-    """Two optimisers in one step leave parameters without a gradient, which plain DDP refuses mid-run.
+    """Two optimisers leave parameters without a gradient, which plain DDP refuses mid-run.
 
     Raises:
         ConfigError: A GAN stage is asked to run under plain ``ddp``.
@@ -141,8 +141,8 @@ def carried_over(args: Sequence[str]) -> tuple[str, str, list[str]] | None:
     (omni-us/jsonargparse issue 205).
 
     Returns:
-        Old class, new class and the names kept from the old class's configuration; None when the class
-        never changes.
+        Old class, new class and the names kept from the old class's configuration; None when the
+        class never changes.
     """
     first: str | None = None
     current: str | None = None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import resource
 import shlex
 import subprocess
@@ -84,16 +83,26 @@ def steps(out: Path, seeds: int) -> list[Step]:
     ablation = out / "prior"
     best = ablation / "diffusion" / "seed0" / "checkpoints" / "last.ckpt"
     priors = [f"--set=data.root={data}"]
-    priors += [f"--set=model.{part}={last['10']}" for part in ("motion_encoder", "identity_encoder")]
+    priors += [
+        f"--set=model.{part}={last['10']}" for part in ("motion_encoder", "identity_encoder")
+    ]
     priors += [f"--set=model.audio_encoder={last['20']}"]
-    priors += [f"--set=model.{part}={last['30']}" for part in ("nonlip_head", "lip_head", "generator")]
+    priors += [
+        f"--set=model.{part}={last['30']}" for part in ("nonlip_head", "lip_head", "generator")
+    ]
     portrait = out / "portrait.png"
     return [
         Step("corpus", ("corpus", f"--out={raw}", *corpus, "--workers=2")),
         Step(
             "prepare",
-            ("prepare", "--dataset=embedded", f"--raw={raw}", f"--out={data}")
-            + (f"--size={IMAGE_SIZE}", "--workers=2"),
+            (
+                "prepare",
+                "--dataset=embedded",
+                f"--raw={raw}",
+                f"--out={data}",
+                f"--size={IMAGE_SIZE}",
+                "--workers=2",
+            ),
         ),
         Step("data", ("data", str(data))),
         fit_step("10", "10_reenactment", out, data),
@@ -112,15 +121,27 @@ def steps(out: Path, seeds: int) -> list[Step]:
         ),
         Step(
             "priors",
-            ("ablate", str(EXPERIMENTS / "ablations" / "prior.yaml"), f"--out={ablation}")
-            + (f"--seeds={seeds}", f"--set=config={EXPERIMENTS}/size/demo/40_motion_prior.yaml", *priors),
+            (
+                "ablate",
+                str(EXPERIMENTS / "ablations" / "prior.yaml"),
+                f"--out={ablation}",
+                f"--seeds={seeds}",
+                f"--set=config={EXPERIMENTS}/size/demo/40_motion_prior.yaml",
+                *priors,
+            ),
         ),
         Step("report", ("report", str(ablation), f"--out={out / 'report'}")),
         Step(
             "generate",
-            ("generate", f"--portrait={portrait}", f"--speech={out / 'speech.wav'}")
-            + (f"--checkpoint={best}", "--renderer=generator,mesh", "--seed=0,1")
-            + (f"--out={out / 'talking.mp4'}",),
+            (
+                "generate",
+                f"--portrait={portrait}",
+                f"--speech={out / 'speech.wav'}",
+                f"--checkpoint={best}",
+                "--renderer=generator,mesh",
+                "--seed=0,1",
+                f"--out={out / 'talking.mp4'}",
+            ),
         ),
     ]
 
@@ -171,7 +192,7 @@ def _run(step: Step, out: Path, counter: str) -> None:
     seconds = time.monotonic() - begun
     part = marker.with_suffix(".part")
     part.write_text(json.dumps({"digest": step.digest(), "seconds": round(seconds, 1)}))
-    os.replace(part, marker)
+    part.replace(marker)
     _say(f"{counter} {step.name}: {seconds:.0f} s")
 
 
@@ -180,7 +201,9 @@ def _held_out_inputs(out: Path) -> None:
     from talkhead.media.decode import iter_frames, read_audio
     from talkhead.media.encode import write_wav
 
-    rows = [json.loads(line) for line in (out / "prepared" / "index.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (out / "prepared" / "index.jsonl").read_text().splitlines()
+    ]
     row = next(r for r in rows if r["split"] == "test")
     clip = out / "raw" / row["source"]
     _write_png(out / "portrait.png", next(iter(iter_frames(clip))))
@@ -196,7 +219,7 @@ def _write_png(path: Path, picture: object) -> None:
         raise StepFailedError(f"could not encode {path} as PNG; expected an RGB picture.")
     part = path.with_suffix(".part")
     part.write_bytes(data.tobytes())
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _say(line: str) -> None:

@@ -82,7 +82,9 @@ class TalkingHead:
         stage.eval().requires_grad_(False)
         return cls(cast(MotionPriorStage, stage), block["components"]["prior"]["digest"], block)
 
-    def sampler(self, *, kind: SamplerKind, steps: int | None, guidance: float | None) -> SamplerSettings:
+    def sampler(
+        self, *, kind: SamplerKind, steps: int | None, guidance: float | None
+    ) -> SamplerSettings:
         """Sampler settings with the defaults of the suite where nothing is asked for."""
         chosen: dict[str, Any] = {"kind": kind}
         if steps is not None:
@@ -148,7 +150,9 @@ def find_stage(name: str, where: Path | str) -> type[Stage]:
     try:
         module = importlib.import_module(f"talkhead.stages.{name}")
     except ModuleNotFoundError as error:
-        raise StageLinkError(f"{where} belongs to a stage '{name}' that this version does not have.") from error
+        raise StageLinkError(
+            f"{where} belongs to a stage '{name}' that this version does not have."
+        ) from error
     return next(
         c
         for c in vars(module).values()
@@ -163,7 +167,9 @@ def speech_level(wave: NDArray[np.float32]) -> float:
         DataError: The sound is shorter than a frame or silent.
     """
     if samples_to_frames(len(wave)) < 1:
-        raise DataError(f"the speech has {len(wave)} samples; expected at least {SAMPLES_PER_FRAME} (40 ms).")
+        raise DataError(
+            f"the speech has {len(wave)} samples; expected at least {SAMPLES_PER_FRAME} (40 ms)."
+        )
     rms = float(np.sqrt(np.mean(np.square(wave, dtype=np.float64))))
     if rms < SILENCE_RMS:
         raise DataError(
@@ -218,8 +224,8 @@ class GeneratorRenderer:
         """Frames ``(H, H, 3)`` of codes ``(t, 42)`` and ``(t, 470)``."""
         import cv2
 
-        for n, l in zip(nonlip.split(16), lip.split(16), strict=True):
-            latent = torch.cat([self._identity.expand(len(n), -1), n, l], 1)
+        for n, m in zip(nonlip.split(16), lip.split(16), strict=True):
+            latent = torch.cat([self._identity.expand(len(n), -1), n, m], 1)
             with torch.no_grad():
                 made = self._generator(latent, self._map.expand(len(n), -1, -1, -1))
             for frame in to_bytes(made).permute(0, 2, 3, 1).numpy():
@@ -254,6 +260,8 @@ class MeshRenderer:
         """Frames ``(H, H, 3)`` of codes ``(t, 42)`` and ``(t, 470)``."""
         motion = self._readout(torch.cat([nonlip, lip], -1)).numpy().copy()
         motion[:, :5] += self._pose_shift[:5]
-        motion[:, 5] = np.clip(motion[:, 5] / self._mean_scale, 0.7, 1.4) * self._mean_scale * self._zoom
+        motion[:, 5] = (
+            np.clip(motion[:, 5] / self._mean_scale, 0.7, 1.4) * self._mean_scale * self._zoom
+        )
         for points in self._model.decode(motion, self._neutral):
             yield self._animator.draw(points)

@@ -1,0 +1,1 @@
+"""Raw media to a prepared set: layouts, clips, engine, finishing."""

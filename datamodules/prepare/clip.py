@@ -226,7 +226,7 @@ def _frames(raw: RawClip) -> Iterator[Picture]:
 def _region(
     head: list[Picture], raw: RawClip, landmarker: Landmarker
 ) -> tuple[tuple[int, int, int, int] | None, int]:
-    """Where to track, ``(left, top, right, bottom)`` px or None for everywhere, and how many faces."""
+    """Where to track, ``(left, top, right, bottom)`` px or None for all, and how many faces."""
     height, width = head[0].shape[:2]
     if raw.box is not None:
         x, y, w, h = (round(v * height) for v in raw.box)
@@ -261,8 +261,7 @@ def _first_pass(
         # The tracker knows a repeated frame by its identity, so a cut must be kept, too.
         before: Picture | None = None
         cut: Picture | None = None
-        while head or (frame := next(stream, None)) is not None:
-            frame = head.pop(0) if head else frame
+        while (frame := head.pop(0) if head else next(stream, None)) is not None:
             waiting.append(frame)
             if region is None:
                 yield frame

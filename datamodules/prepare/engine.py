@@ -238,7 +238,7 @@ class Engine:
         worker.process.join()
 
     def _stop(self) -> None:
-        """End all processes, also in the middle of a clip; remove their empty logs and leftovers."""
+        """End all processes, also in the middle of a clip; remove empty logs and leftovers."""
         mine = {str(worker.process.pid) for worker in self._running}
         for worker in self._running:
             self._retire(worker)

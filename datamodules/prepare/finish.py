@@ -1,4 +1,4 @@
-"""From finished clips to a prepared set: splits, motion model, offsets, shards, index and report."""
+"""From finished clips to a prepared set: splits, motion model, offsets, shards, report."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class FinishOptions:
             raise ConfigError(f"expected --expression between 1 and 256, got {self.n_expression}.")
         if min(self.val_share, self.test_share) < 0 or self.val_share + self.test_share >= 0.9:
             raise ConfigError(
-                "expected --val-share and --test-share of at least 0 that sum to less than 0.9, got "
+                "expected --val-share and --test-share of at least 0, together below 0.9, got "
                 f"{self.val_share} and {self.test_share}."
             )
 
@@ -161,20 +161,13 @@ def finish(
     with ShardWriter(out, options.frames_per_shard) as writer:
         for number, entry in enumerate(entries):
             tell("writing shards", number, len(entries))
-            row, motion, found = _write(
-                writer,
-                folder,
-                entry,
-                splits[entry["speaker"]],
-                model,
-                offsets.get(entry["id"]),
-                options,
-            )
+            split, offset = splits[entry["speaker"]], offsets.get(entry["id"])
+            row, motion, odd = _write(writer, folder, entry, split, model, offset, options)
             rows.append(row)
             if row.split == "train":
                 sums.add(motion)
-            if found:
-                flags[row.id] = found
+            if odd:
+                flags[row.id] = odd
     report = make_report(rows, entries, rejected, flags)
     write_prepared(out, meta, rows, list(rejected), model, sums.stats(), report)
     tell("writing shards", len(entries), len(entries))
@@ -278,6 +271,11 @@ def _write(
     return row, motion, flags
 
 
+def _mean(shares: Sequence[float], frames: NDArray[np.int64]) -> float:
+    """Mean over frames of a number given for each clip."""
+    return round(float(np.average(shares, weights=frames)), 5)
+
+
 def make_report(
     rows: Sequence[ClipRow],
     entries: Sequence[Entry],
@@ -300,12 +298,8 @@ def make_report(
         "rejected": dict(Counter(r["reason"] for r in rejected).most_common()),
         "hours": round(float(frames.sum()) / FPS / 3600, 5),
         "splits": splits,
-        "tracked_share": round(
-            float(np.average([r.tracked_share for r in rows], weights=frames)), 5
-        ),
-        "silence_share": round(
-            float(np.average([r.silence_share for r in rows], weights=frames)), 5
-        ),
+        "tracked_share": _mean([row.tracked_share for row in rows], frames),
+        "silence_share": _mean([row.silence_share for row in rows], frames),
         "fps_in": dict(Counter(f"{row.fps_in:.2f}" for row in rows).most_common()),
         "box_px": {
             name: float(np.percentile([row.box[2] for row in rows], share))

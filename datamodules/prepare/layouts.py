@@ -16,7 +16,7 @@ from talkhead.errors import ConfigError, DataError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg"})
 TEXT_ENCODING = "utf-8-sig"
-"""Published lists start with a byte order mark that would otherwise become part of the first name."""
+"""Published lists start with a byte order mark that would become part of the first name."""
 
 BoxInHeights = tuple[float, float, float, float]
 
@@ -201,7 +201,7 @@ def _hdtf_boxes(root: Path) -> dict[str, BoxInHeights]:
 
 
 def list_hdtf(root: Path) -> Listing:
-    """HDTF: clips already cut as ``Name_0.mp4``, or whole videos ``Name.mp4`` with the published lists.
+    """HDTF: clips cut as ``Name_0.mp4``, or whole videos ``Name.mp4`` with the published lists.
 
     Names may carry the prefixes ``RD_``, ``WDA_``, ``WRA_``. The lists (``*_annotion_time.txt``,
     ``*_crop_wh.txt``, ``*_resolution.txt``) may lie anywhere below ``root``; a clip without a crop
@@ -266,7 +266,7 @@ def list_mead(root: Path, views: tuple[str, ...] = ("front",)) -> Listing:
 
 
 def list_voxceleb2(root: Path) -> Listing:
-    """VoxCeleb2: ``{dev,test}/mp4/id00012/21Uxsk56VDQ/00001.mp4``, sound inside, official test split."""
+    """VoxCeleb2: ``{dev,test}/mp4/id00012/VIDEO/00001.mp4``, sound inside, official test split."""
     listing = Listing()
     for path in videos_under(root):
         parts = path.relative_to(root).parts

@@ -22,7 +22,7 @@ FloatArray = NDArray[np.floating[Any]]
 
 MAX_SHIFT_FRAMES = 10
 CLEAR = 0.15
-"""Lead of the peak over all offsets more than three frames away from which an estimate is trusted."""
+"""An estimate is trusted if its peak leads all offsets over three frames away by this much."""
 _BANDS = 20
 _CONTEXT = 3
 _FOLDS = 5
@@ -51,8 +51,9 @@ class Offset:
 
 def _standard(values: FloatArray) -> FloatArray:
     """Zero mean and unit deviation over time."""
-    values = np.asarray(values, np.float64)
-    return (values - values.mean(axis=0)) / (values.std(axis=0) + 1e-6)
+    rows = np.asarray(values, np.float64)
+    out: FloatArray = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + 1e-6)
+    return out
 
 
 def audio_features(mel: FloatArray) -> FloatArray:
@@ -146,7 +147,7 @@ class OffsetEstimator:
 
 
 def shift_audio(audio: NDArray[np.int16], samples: int) -> NDArray[np.int16]:
-    """Delay sound by a number of samples (earlier if negative), keeping the length; ends are silent."""
+    """Delay sound by some samples (earlier if negative), keeping the length; ends are silent."""
     out = np.zeros_like(audio)
     keep = len(audio) - abs(samples)
     if keep > 0:

@@ -1,4 +1,4 @@
-"""Settings of a preparation run; they are recorded, and a run can only be resumed with the same ones."""
+"""Settings for single clips; they are recorded, and clips made with others are made again."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Picture = NDArray[np.uint8]
 _ROOM = 1.25
 """Side of the kept square over the side of the first frames' box."""
 _OVERSAMPLE = 1.25
-"""The kept box has at least this many times the pixels of the final crop, if the source has them."""
+"""The kept box has at least this many times the final crop's side, if the source has it."""
 MEMORY_BYTES = 48 << 20
 DISK_BYTES = 3 << 29
 
@@ -42,6 +42,7 @@ class FrameSpool:
     def __init__(
         self, guess: Box | None, width: int, height: int, size: int, folder: Path | None = None
     ) -> None:
+        """Choose what to keep of each frame."""
         self.left = self.top = 0
         right, bottom = width, height
         self.grid = 1
@@ -59,7 +60,9 @@ class FrameSpool:
         self.frames = 0
         self.full = guess is None
         self._shape = (self.height // self.grid, self.width // self.grid, 3)
-        self._file = tempfile.SpooledTemporaryFile(MEMORY_BYTES, dir=folder)  # noqa: SIM115
+        place = None if folder is None else str(folder)
+        # Closed by __exit__, together with the spool.
+        self._file = tempfile.SpooledTemporaryFile(MEMORY_BYTES, dir=place)  # noqa: SIM115
 
     def __enter__(self) -> FrameSpool:
         """Use as a context manager: the store is deleted at the end."""
@@ -88,7 +91,8 @@ class FrameSpool:
         if self._file.tell() + cut.nbytes > DISK_BYTES:
             self.full = True
             return
-        self._file.write(cut.tobytes())
+        # tobytes() of a cut copies pixel by pixel, 10 times slower than row by row.
+        self._file.write(np.ascontiguousarray(cut).data)
 
     def covers(self, box: Box) -> bool:
         """Whether everything the crop of ``box`` needs was kept, at sufficient resolution."""

@@ -12,6 +12,7 @@ import json
 import os
 import zipfile
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class WorkFolder:
         """JPEG bytes of an accepted piece."""
         edges = np.concatenate([[0], np.cumsum(self.load(entry, "sizes"))])
         joined = self.load(entry, "pictures").tobytes()
-        return [joined[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        return [joined[a:b] for a, b in pairwise(edges)]
 
     def load(self, entry: dict[str, Any], name: str) -> Any:
         """``landmarks`` ``(T, 478, 3)``, ``audio`` ``(640 T,)`` or another array of a piece.

@@ -19,7 +19,9 @@ REFERENCE_DB = 20.0
 RANGE_DB = 100.0
 
 
-def mel_spectrogram(wave: Tensor, spec: AudioSpec | None = None) -> Tensor:
+def mel_spectrogram(
+    wave: Tensor, spec: AudioSpec | None = None, *, rms: float | None = None
+) -> Tensor:
     """Log-mel spectrogram of a clip, aligned to its video frames.
 
     The wave is scaled to an RMS of 0.1 (so that loudness drops out), framed so that step ``m`` is
@@ -30,6 +32,7 @@ def mel_spectrogram(wave: Tensor, spec: AudioSpec | None = None) -> Tensor:
     Args:
         wave: Mono samples in [-1, 1], ``(S,)``; samples beyond the last whole frame are dropped.
         spec: Clock and filter bank, by default :class:`AudioSpec`.
+        rms: Level of the whole recording, when ``wave`` is a piece of it; measured by default.
 
     Returns:
         ``(4 T, F)`` float32 in [0, 1] with ``T = S // 640``.
@@ -51,8 +54,8 @@ def mel_spectrogram(wave: Tensor, spec: AudioSpec | None = None) -> Tensor:
     if steps == 0:
         return wave.new_zeros(0, spec.n_mels, dtype=torch.float32)
     wave = wave[: frames * spec.samples_per_frame].float()
-    rms = wave.square().mean().sqrt().clamp_min(RMS_FLOOR)
-    magnitude = _magnitude(wave * (TARGET_RMS / rms), steps, spec)
+    level = float(wave.square().mean().sqrt()) if rms is None else rms
+    magnitude = _magnitude(wave * (TARGET_RMS / max(level, RMS_FLOOR)), steps, spec)
     mel = magnitude @ _filter_bank(spec).to(wave.device)
     decibel = 20.0 * mel.clamp_min(AMPLITUDE_FLOOR).log10() - REFERENCE_DB
     return ((decibel + RANGE_DB) / RANGE_DB).clamp(0.0, 1.0)

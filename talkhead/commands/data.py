@@ -87,8 +87,8 @@ def describe(prepared: PreparedSet) -> str:
         lengths = np.array([row.frames for row in rows])
         tracked = np.average([row.tracked_share for row in rows], weights=lengths)
         lines.append(
-            f"clips      {lengths.min()} to {lengths.max()} frames, median {np.median(lengths):.0f}; "
-            f"face found in {tracked:.2%}"
+            f"clips      {lengths.min()} to {lengths.max()} frames, median "
+            f"{np.median(lengths):.0f}; face found in {tracked:.2%}"
         )
     lines += [
         f"splits     fingerprint {prepared.split_fingerprint}",

@@ -24,17 +24,23 @@ SYNTHETIC_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgori
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     made = argparse.ArgumentParser(prog="talkhead generate", description=__doc__)
-    made.add_argument("--portrait", type=Path, required=True, help="picture or video (first frame) with a face")
+    made.add_argument(
+        "--portrait", type=Path, required=True, help="picture or video (first frame) with a face"
+    )
     made.add_argument("--speech", type=Path, required=True, help="sound file with speech")
     made.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of a motion prior")
     made.add_argument("--out", type=Path, required=True, help="mp4 to write")
-    made.add_argument("--renderer", default="generator", help="generator, mesh, or both: generator,mesh")
+    made.add_argument(
+        "--renderer", default="generator", help="generator, mesh, or both: generator,mesh"
+    )
     made.add_argument("--seed", default="0", help="seed of the motion; several make columns: 0,1")
     made.add_argument("--guidance", type=float, default=None, help="classifier-free guidance (2.5)")
     made.add_argument("--sampler", choices=("dpmpp2m", "ddim", "ddpm"), default="dpmpp2m")
     made.add_argument("--steps", type=int, default=None, help="network evaluations per window (12)")
     made.add_argument("--size", type=int, default=256, help="side of each picture in pixels")
-    made.add_argument("--show-portrait", action="store_true", help="put the portrait in a first column")
+    made.add_argument(
+        "--show-portrait", action="store_true", help="put the portrait in a first column"
+    )
     return made
 
 
@@ -44,9 +50,13 @@ def main(argv: list[str]) -> int:
     renderers, seeds = _list(options.renderer), [_number(s) for s in _list(options.seed)]
     wrong = sorted(set(renderers) - set(RENDERERS))
     if wrong or not renderers:
-        raise ConfigError(f"--renderer: expected {' or '.join(RENDERERS)}, got {options.renderer!r}.")
+        raise ConfigError(
+            f"--renderer: expected {' or '.join(RENDERERS)}, got {options.renderer!r}."
+        )
     if options.size < 64 or options.size % 2:
-        raise ConfigError(f"--size: expected an even number of at least 64 pixels, got {options.size}.")
+        raise ConfigError(
+            f"--size: expected an even number of at least 64 pixels, got {options.size}."
+        )
     from talkhead.generation import TalkingHead
 
     head = TalkingHead.load(options.checkpoint)
@@ -54,7 +64,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _write(options: argparse.Namespace, head: TalkingHead, renderers: list[str], seeds: list[int]) -> None:
+def _write(
+    options: argparse.Namespace, head: TalkingHead, renderers: list[str], seeds: list[int]
+) -> None:
     """Decode, animate, encode; one block of frames in memory at a time."""
     from rich.progress import Progress
 
@@ -73,7 +85,9 @@ def _write(options: argparse.Namespace, head: TalkingHead, renderers: list[str],
         bar = stack.enter_context(Progress())
         task = bar.add_task("frames", total=frames)
         writer = stack.enter_context(VideoWriter(options.out, sound=True, metadata=tags))
-        for number, pictures in enumerate(_columns(options, head, portrait, renderers, seeds, wave)):
+        for number, pictures in enumerate(
+            _columns(options, head, portrait, renderers, seeds, wave)
+        ):
             start = number * SAMPLES_PER_FRAME
             writer.write_audio(wave[start : start + SAMPLES_PER_FRAME])
             writer.write_frame(np.concatenate([*still, *pictures], axis=1))
@@ -143,4 +157,6 @@ def _number(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise ConfigError(f"--seed: expected whole numbers such as 0 or 0,1, got {text!r}.") from error
+        raise ConfigError(
+            f"--seed: expected whole numbers such as 0 or 0,1, got {text!r}."
+        ) from error

@@ -206,8 +206,8 @@ def main(argv: Sequence[str]) -> int:
         outcome = prepare(job, _Bars(progress))
     if outcome.report is None:
         print(
-            f"part {job.shard[0] if job.shard else 0} done: {outcome.done} of {outcome.total} clips. "
-            "Run the same command without --shard when all parts are done."
+            f"part {'/'.join(map(str, job.shard or ()))} done: {outcome.done} of {outcome.total} "
+            "clips. Run the same command without --shard when all parts are done."
         )
         return 0
     if outcome.up_to_date:

@@ -1,0 +1,1 @@
+"""The embedded corpus: drawn faces that speak, with every truth known."""

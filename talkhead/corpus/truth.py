@@ -105,7 +105,11 @@ def load_truth(path: Path | str) -> Truth:
         DataError: Missing, broken, or of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here because np.load leaves the file open when it is no archive.
+        with Path(path).open("rb") as raw:
+            archive = np.load(raw, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("a single array instead of an archive")
             arrays = {name: archive[name] for name in archive.files}
         found = int(arrays["format"])
         if found != FORMAT:

@@ -173,6 +173,8 @@ def _write_clip(job: _Job) -> int:
         state = FaceState(**motion.fields(), **lips)
         path = job.path(take)
         path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{path.stem}.*.part"):
+            leftover.unlink()  # of a run that was killed
         # The truth goes first: a finished mp4 is what marks a finished clip.
         save_truth(
             truth_path(path),

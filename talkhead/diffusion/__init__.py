@@ -1,0 +1,1 @@
+"""Noise schedules, samplers and guidance for models that predict clean data."""

@@ -16,7 +16,7 @@ from talkhead.diffusion.sampler import CleanFrames
 from talkhead.errors import ConfigError, ShapeError
 
 WindowSampler = Callable[[Tensor, CleanFrames | None], Tensor]
-"""``(audio (B, l, Da), clean frames or None) -> codes (B, l, D)`` for one window of ``l`` frames."""
+"""``(audio (B, l, Da), clean frames or None) -> codes (B, l, D)`` for a window of ``l`` frames."""
 
 GivenFrames = Callable[[int, int], CleanFrames | None]
 """Frames the caller wants kept within ``[start, stop)`` of the whole sequence."""
@@ -88,8 +88,8 @@ def sample_stream(
     """
     if not 1 <= overlap < length:
         raise ConfigError(
-            f"expected an overlap of 1 to {length - 1} frames for windows of {length}, got {overlap}; "
-            "lower the overlap."
+            f"expected an overlap of 1 to {length - 1} frames for windows of {length}, got "
+            f"{overlap}; lower the overlap."
         )
     chain = _Chain(window, length, given)
     for block in audio:

@@ -63,14 +63,15 @@ class SamplerSettings:
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(
-                    f"expected sampler {name} out of {', '.join(allowed)}, got {getattr(self, name)!r}."
+                    f"expected sampler {name} out of {', '.join(allowed)}, got "
+                    f"{getattr(self, name)!r}."
                 )
         if self.steps < 1:
             raise ConfigError(f"expected at least 1 sampling step, got {self.steps}; raise steps.")
         if not 0.0 <= self.eta <= 1.0 or (self.eta > 0 and self.kind != "ddim"):
             raise ConfigError(
-                f"expected eta in [0, 1] and only with kind ddim, got eta {self.eta} with {self.kind}; "
-                "set eta to 0 or kind to ddim."
+                f"expected eta in [0, 1] and only with kind ddim, got eta {self.eta} with "
+                f"{self.kind}; set eta to 0 or kind to ddim."
             )
         if self.overlap < 1:
             raise ConfigError(
@@ -127,7 +128,7 @@ class ItemNoise:
     def __init__(
         self, seeds: Sequence[int], length: int, dim: int, device: torch.device | str = "cpu"
     ) -> None:
-        """Start one generator per seed; ``length`` is the longest draw in frames, ``dim`` its width."""
+        """One generator per seed; ``length`` is the longest draw in frames, ``dim`` its width."""
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._length, self._dim, self._device = length, dim, device
 
@@ -167,7 +168,8 @@ def step_positions(schedule: NoiseSchedule, settings: SamplerSettings) -> list[i
     count, last = settings.steps, schedule.steps - 1
     if count > schedule.steps:
         raise ConfigError(
-            f"expected at most {schedule.steps} sampling steps for this schedule, got {count}; lower steps."
+            f"expected at most {schedule.steps} sampling steps for this schedule, got {count}; "
+            "lower steps."
         )
     if settings.resolved_spacing == "uniform":
         wanted = torch.linspace(last, 0, count, dtype=torch.float64).round().long().tolist()

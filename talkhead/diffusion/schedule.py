@@ -36,7 +36,10 @@ def cosine_betas(steps: int) -> Tensor:
 
 
 def linear_betas(steps: int) -> Tensor:
-    """Linear schedule, ``(steps,)`` float64, 1e-4 to 0.02 at 1000 steps. Source: Ho et al. (2020)."""
+    """Linear schedule, ``(steps,)`` float64, 1e-4 to 0.02 at 1000 steps.
+
+    Source: Ho et al. (2020), section 4.
+    """
     first, last = (beta * 1000 / steps for beta in LINEAR_BETAS)
     return torch.linspace(first, last, steps, dtype=torch.float64).clamp(max=MAX_BETA)
 
@@ -71,7 +74,7 @@ class NoiseSchedule:
         makers = {"cosine": cosine_betas, "linear": linear_betas}
         if self.kind not in makers:
             raise ConfigError(
-                f"expected a noise schedule out of {sorted(makers)}, got {self.kind!r}; set one of them."
+                f"expected a noise schedule out of {sorted(makers)}, got {self.kind!r}; set one."
             )
         if self.steps < 2:
             raise ConfigError(
@@ -91,8 +94,7 @@ class NoiseSchedule:
             object.__setattr__(self, name, table)  # the dataclass is frozen for everyone else
 
     def coefficients(self, n: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """``alpha`` and ``sigma`` of steps ``n`` ``(B,)``, shaped to broadcast over ``like`` ``(B,
-        …)``.
+        """``alpha`` and ``sigma`` of steps ``n`` ``(B,)``, shaped to broadcast over ``like``.
 
         The look-up is in float64; the result has the device and type of ``like``.
         """

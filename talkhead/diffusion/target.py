@@ -33,8 +33,9 @@ def to_x0(kind: Target, prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Ten
 
 
 def from_x0(kind: Target, x0: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """What a denoiser of ``kind`` should say at ``x`` if the clean data are ``x0``; inverse of
-    `to_x0`.
+    """What a denoiser of ``kind`` should say at ``x`` if the clean data are ``x0``.
+
+    The inverse of :func:`to_x0`:
 
     ``eps``: ``(x - alpha * x0) / sigma``; ``v``: ``(alpha * x - x0) / sigma``; ``x0``: itself.
 

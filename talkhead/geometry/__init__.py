@@ -1,0 +1,1 @@
+"""Face topology, poses, crops and motion descriptors."""

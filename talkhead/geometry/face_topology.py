@@ -127,6 +127,6 @@ def canonical_landmarks() -> FloatArray:
     irises = [
         mesh[eye].mean(axis=0) + IRIS_RADIUS * rim for eye in (PICTURE_LEFT_EYE, PICTURE_RIGHT_EYE)
     ]
-    out = np.concatenate([mesh, *irises]).astype(np.float32)
+    out: FloatArray = np.concatenate([mesh, *irises]).astype(np.float32)
     out.setflags(write=False)
     return out

@@ -108,16 +108,18 @@ def apply_pose(
     turned = np.asarray(shapes, np.float64) @ euler_to_matrix(rotation).swapaxes(-1, -2)
     out = turned * np.asarray(scale, np.float64)[:, None, None]
     out[..., :2] += np.asarray(translation, np.float64)[:, None]
-    return out.astype(np.float32)
+    posed: Float32Array = out.astype(np.float32)
+    return posed
 
 
 def neutral_face(landmarks: FloatArray) -> Float32Array:
-    """The median pose-free shape of a clip, ``(T, 478, 3)`` in crop space -> ``(478, 3)`` face space.
+    """Median pose-free shape of a clip, ``(T, 478, 3)`` crop space -> ``(478, 3)`` face space.
 
     Raises:
         ShapeError: Wrong shape or values that are not finite.
     """
-    return np.median(pose_free(landmarks)[0], axis=0).astype(np.float32)
+    middle: Float32Array = np.median(pose_free(landmarks)[0], axis=0).astype(np.float32)
+    return middle
 
 
 def _eye_frame(shapes: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -137,15 +139,16 @@ def gaze(shapes: FloatArray) -> FloatArray:
     """Iris offset over half eye width, mean of both eyes, ``(T, 478, 3)`` -> ``(T, 2)``."""
     middle, width = _eye_frame(shapes)
     iris = np.stack([shapes[:, iris[0], :2] for _, iris in _EYES], axis=1)
-    return ((iris - middle[..., :2]) / (0.5 * width[..., None])).mean(axis=1)
+    offset: FloatArray = (iris - middle[..., :2]) / (0.5 * width[..., None])
+    return np.asarray(offset.mean(axis=1))
 
 
 def mouth_opening(shapes: FloatArray) -> FloatArray:
-    """Inner-lip distance over outer-eye distance of face-space shapes, ``(T, 478, 3)`` -> ``(T,)``."""
+    """Inner-lip over outer-eye distance of face-space shapes, ``(T, 478, 3)`` -> ``(T,)``."""
     upper, lower = topology.INNER_LIP_PAIR
     outer = shapes[:, topology.EYE_OUTER]
     unit = np.maximum(np.linalg.norm(outer[:, 1] - outer[:, 0], axis=-1), 1e-6)
-    return (shapes[:, lower, 1] - shapes[:, upper, 1]) / unit
+    return np.asarray((shapes[:, lower, 1] - shapes[:, upper, 1]) / unit)
 
 
 def _without_gaze(residual: FloatArray) -> FloatArray:
@@ -157,7 +160,7 @@ def _without_gaze(residual: FloatArray) -> FloatArray:
 
 
 def _spread(moving: NDArray[np.intp], still: NDArray[np.intp], middle: int, reach: float) -> Any:
-    """Weights ``(478,)``: 1 at ``middle``, 0 at the ring's ends and on ``still``, falling off around."""
+    """Weights ``(478,)``: 1 at ``middle``, 0 at the ring's ends and on ``still``, less around."""
     mesh = topology.canonical_vertices()
     along = np.zeros(N_LANDMARKS)
     ends = mesh[moving[[0, -1]], 0]
@@ -174,7 +177,7 @@ def _spread(moving: NDArray[np.intp], still: NDArray[np.intp], middle: int, reac
 
 @lru_cache(maxsize=1)
 def _opening_fields() -> tuple[FloatArray, FloatArray]:
-    """Vertical motion of every point for one unit of lid distance ``(2, 478)``, lip distance ``(478,)``."""
+    """Vertical motion of points for one unit of lid ``(2, 478)`` and lip distance ``(478,)``."""
     t = topology
     lids = []
     rings = (
@@ -289,7 +292,8 @@ class MotionModel:
             gaze(shapes),
             mouth_opening(shapes)[:, None],
         )
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        motion: Float32Array = np.concatenate(parts, axis=1).astype(np.float32)
+        return motion
 
     def decode(self, motion: FloatArray, neutral: FloatArray) -> Float32Array:
         """Landmarks of descriptors on a face.

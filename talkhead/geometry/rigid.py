@@ -1,4 +1,4 @@
-"""Fit of a rigid head pose with scale: the similarity that best carries one point set onto others."""
+"""Fit of a rigid pose with scale: the similarity that best carries points onto others."""
 
 from __future__ import annotations
 

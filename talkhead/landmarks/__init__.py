@@ -1,0 +1,1 @@
+"""Face tracking behind one small interface."""

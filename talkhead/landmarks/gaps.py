@@ -37,7 +37,7 @@ def longest_run(tracked: NDArray[np.bool_], limit: int) -> tuple[int, int]:
 
 
 def bridge(faces: Sequence[Landmarks | None]) -> tuple[Landmarks, NDArray[np.bool_]]:
-    """Fill lost frames by linear interpolation between their neighbours; ends hold the nearest face.
+    """Fill lost frames by linear interpolation; the ends hold the nearest face.
 
     Args:
         faces: ``(P, 3)`` points for each frame, or None where the face was lost.

@@ -31,7 +31,7 @@ _MAX_FACES = 4
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere: MediaPipe's C++ log ignores Python's streams and settings."""
+    """Send file descriptor 2 to nowhere: MediaPipe's C++ log ignores Python's streams."""
     sys.stderr.flush()
     keep = os.dup(2)
     sink = os.open(os.devnull, os.O_WRONLY)
@@ -61,7 +61,7 @@ def _face_mesh_module() -> Any:
 
 
 def _to_array(face: Any, width: int, height: int) -> Landmarks:
-    """One protobuf landmark list as pixels; reading the wire format is 10 times faster than fields."""
+    """One protobuf landmark list as pixels; the wire format reads 10 times faster than fields."""
     data = face.SerializeToString()
     if len(data) == N_LANDMARKS * _WIRE.itemsize:
         wire = np.frombuffer(data, _WIRE)
@@ -124,7 +124,7 @@ class MediaPipeMesh:
         return [_to_array(face, width, height) for face in found or []]
 
     def track(self, frames: Iterable[Picture]) -> Iterator[Landmarks | None]:
-        """Follow one face through consecutive frames, see :class:`talkhead.landmarks.base.Landmarker`.
+        """Follow one face through consecutive frames, see :class:`Landmarker`.
 
         A frame that is the same array as the one before (as
         :func:`talkhead.media.decode.iter_frames` repeats them) is not tracked again.

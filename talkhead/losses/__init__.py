@@ -1,0 +1,1 @@
+"""Loss terms, each a function or a small module with its equation."""

@@ -10,14 +10,16 @@ from torch import Tensor, nn
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.losses.contrastive import gather_with_grad
 
-_VARIANCE_EPS = 1e-8
+_VARIANCE_SHARE = 1e-8
+_ROUNDING_SHARE = 1e-12
 
 
 def pearson_matrix(visual: Tensor, audio: Tensor) -> Tensor:
     """Correlation of every visual with every audio dimension over the rows.
 
-    Computed in at least float32. A dimension that never changes (a dead ReLU) has correlation 0;
-    ``1e-8`` is added to the variances for that.
+    Computed in at least float32. A dimension that never changes (a dead ReLU) has correlation 0: a
+    small share of the mean variance is added to every variance. It is a share, so that shrinking
+    all codes does not lower the correlation, and a loss on it cannot be evaded that way.
 
     Args:
         visual: ``(n, d_v)``.
@@ -148,4 +150,8 @@ def _standard(codes: Tensor) -> Tensor:
     """Columns with zero mean and unit variance."""
     codes = codes.to(torch.promote_types(codes.dtype, torch.float32))
     centred = codes - codes.mean(0)
-    return centred * torch.rsqrt(centred.square().mean(0) + _VARIANCE_EPS)
+    variance = centred.square().mean(0)
+    with torch.no_grad():
+        # The second term is the rounding error of constant columns, the last keeps 0 / 0 away.
+        eps = _VARIANCE_SHARE * variance.mean() + _ROUNDING_SHARE * codes.square().mean() + 1e-30
+    return centred * torch.rsqrt(variance + eps)

@@ -41,5 +41,5 @@ def gaze_loss(
             f"expected pictures of one shape, got {tuple(fake.shape)} and {tuple(real.shape)}."
         )
     with torch.no_grad():
-        goal = network(real, landmarks)
+        goal = network(real.detach(), landmarks)
     return F.l1_loss(network(fake, landmarks), goal)

@@ -8,7 +8,7 @@ from talkhead.errors import ShapeError
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over all entries of ``(B, T, D)`` whose frame is valid in ``(B, T)``; 0 if there is none."""
+    """Mean over all entries of ``(B, T, D)`` whose frame is valid in ``(B, T)``; 0 if none is."""
     if mask is None:
         return values.mean()
     count = mask.sum() * values.shape[-1]
@@ -73,7 +73,8 @@ def _error(predicted: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
         return error
     if valid.shape != predicted.shape[:2]:
         raise ShapeError(
-            f"expected a mask {tuple(predicted.shape[:2])}, got {tuple(valid.shape)}; one flag per frame."
+            f"expected a mask {tuple(predicted.shape[:2])}, got {tuple(valid.shape)}; "
+            "one flag per frame."
         )
     # filled, not multiplied, and before anything else: padding may hold NaN, and 0 * NaN is NaN,
     # in the value as well as in the gradient

@@ -43,7 +43,7 @@ def perceptual_loss(
             f"expected pictures of one shape, got {tuple(fake.shape)} and {tuple(real.shape)}."
         )
     with torch.no_grad():
-        goals = network(real)
+        goals = network(real.detach())
     layers = network(fake)
     if len(layers) != len(weights):
         raise ShapeError(

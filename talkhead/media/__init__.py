@@ -1,0 +1,1 @@
+"""Reading and writing video, sound and pictures."""

@@ -136,7 +136,7 @@ def probe(path: Path | str) -> MediaInfo:
 def _timed_frames(
     container: Any, stream: Any, path: Path | str, start_s: float
 ) -> Iterator[tuple[float, float, Any]]:
-    """Decoded frames as ``(start, end, frame)`` in seconds of the clip's clock, times increasing."""
+    """Decoded frames as ``(start, end, frame)``, seconds of the clip's clock, increasing."""
     av = import_av()
     stream.thread_type = "SLICE"
     stream.codec_context.thread_count = 1  # one core a worker; parallelism is over clips
@@ -211,7 +211,7 @@ def iter_frames(
         count, end = 0, 0.0
         held: Any = None  # the frame on screen, not yet converted
         picture: Picture | None = None
-        for begin, end, frame in _timed_frames(container, stream, path, start_s):
+        for begin, until, frame in _timed_frames(container, stream, path, start_s):
             while held is not None and start_s + count / fps + half < begin - 1e-6:
                 if end_s is not None and start_s + count / fps + half >= end_s:
                     return
@@ -219,7 +219,7 @@ def iter_frames(
                     picture = convert(held)
                 yield picture
                 count += 1
-            held, picture = frame, None
+            held, picture, end = frame, None, until
         if held is None:
             raise DataError(f"{path} has zero frames; copy or download it again.")
         stop = min(end, end_s) if end_s is not None else end

@@ -1,11 +1,13 @@
 """The embedded corpus's law of non-lip motion as the truth that metrics compare with.
 
-Channels are :data:`talkhead.corpus.motion_process.CHANNELS`: pitch, yaw, roll, shifts, size, brows. A
-prior's samples reach them through a linear read-out fitted on the training split
+Channels are :data:`talkhead.corpus.motion_process.CHANNELS`: pitch, yaw, roll, shifts, size, brows.
+A prior's samples reach them through a linear read-out fitted on the training split
 (:class:`talkhead.readout.Readout` from codes or descriptors to the true channels).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from talkhead.metrics.spectrum import MAX_LAG_FRAMES, SequenceMoments
 
 
 def true_moments(
-    process: MotionProcess, features: NDArray[np.floating], max_lag: int = MAX_LAG_FRAMES
+    process: MotionProcess, features: NDArray[Any], max_lag: int = MAX_LAG_FRAMES
 ) -> SequenceMoments:
     """Exact mean and autocovariance of the channels given one speech.
 
@@ -39,7 +41,7 @@ def true_moments(
 
 
 def true_takes(
-    process: MotionProcess, features: NDArray[np.floating], takes: int, rng: np.random.Generator
+    process: MotionProcess, features: NDArray[Any], takes: int, rng: np.random.Generator
 ) -> Tensor:
     """Channels of ``takes`` true motions for one speech, ``(K, T, 8)``."""
     drawn = [take.channels() for take in process.sample(features, rng, takes)]

@@ -1,0 +1,1 @@
+"""Networks: plain modules that a flat spec rebuilds."""

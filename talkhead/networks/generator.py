@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.amp.autocast_mode import is_autocast_available
 
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.networks.component import Component
@@ -172,7 +174,10 @@ class ModulatedConv(nn.Module):
     def _inverse_norm(self, style: Tensor, weight: Tensor) -> Tensor:
         """``(n, C')`` inverse norms of the modulated weights, in full precision under autocast."""
         exact = torch.promote_types(weight.dtype, torch.float32)
-        with torch.autocast(style.device.type, dtype=torch.bfloat16, enabled=False):
+        kind = style.device.type
+        # The meta device, on which sizes are checked, has no autocast to switch off.
+        known = is_autocast_available(kind)
+        with torch.autocast(kind, enabled=False) if known else nullcontext():
             power = weight.to(exact).square().sum((2, 3))
             return torch.rsqrt(style.to(exact).square() @ power.T + _DEMODULATION_EPS)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,9 +11,10 @@ from torch.nn import functional as F
 
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.networks.component import Component
+from talkhead.networks.transformer import PostNormBlock, sinusoids
 
 STD_SHARE_FLOOR = 1e-3
-"""Least standard deviation of a dimension as a share of the largest: a dead dimension is not blown up."""
+"""Least deviation of a dimension as a share of the largest: a dead one is not blown up."""
 
 AR_STEP = 0
 """Time step the autoregressive prior always uses."""
@@ -99,7 +99,7 @@ class PriorNetwork(Component):
         super().__init__()
         if width % heads or width % 2:
             raise ConfigError(
-                f"expected an even width divisible by {heads} heads, got {width}; change width or heads."
+                f"expected an even width divisible by {heads} heads, got {width}; change either."
             )
         if null_condition not in ("zeros", "learned"):
             raise ConfigError(f"expected null_condition zeros or learned, got {null_condition!r}.")
@@ -142,8 +142,9 @@ class PriorNetwork(Component):
             own = getattr(self, f"{name}_mean")
             if mean.shape != own.shape or std.shape != own.shape:
                 raise ShapeError(
-                    f"expected {name} statistics of shape {tuple(own.shape)}, got {tuple(mean.shape)} "
-                    f"and {tuple(std.shape)}; use the features this prior is built for."
+                    f"expected {name} statistics of shape {tuple(own.shape)}, got "
+                    f"{tuple(mean.shape)} and {tuple(std.shape)}; use the features "
+                    "this prior is built for."
                 )
             own.copy_(mean)
             floor = max(float(std.max()) * STD_SHARE_FLOOR, torch.finfo(torch.float32).tiny)
@@ -219,7 +220,8 @@ class PriorNetwork(Component):
         mask = self._mask(valid, codes.shape[1])
         for block in self.blocks:
             x = block(x, mask, causal=self.causal and mask is None)
-        return self.output(x)
+        codes_out: Tensor = self.output(x)
+        return codes_out
 
     # -- frame by frame --------------------------------------------------------------------------
 
@@ -260,9 +262,11 @@ class PriorNetwork(Component):
             )
         x = self._tokens(codes, None, condition, given, start)
         for i, block in enumerate(self.blocks):
+            assert isinstance(block, PostNormBlock)  # a ModuleList does not say what it holds
             x = block.extend(x, cache.keys[i], cache.values[i], start)
         cache.length += frames
-        return self.output(x)
+        codes_out: Tensor = self.output(x)
+        return codes_out
 
     # -- private ---------------------------------------------------------------------------------
 
@@ -283,10 +287,11 @@ class PriorNetwork(Component):
         flag = codes.new_zeros(codes.shape[:2]) if given is None else given.to(codes.dtype)
         coded = F.linear(torch.cat([codes, flag[..., None]], -1), weight[:, self.audio_dim :])
         positions = self.position[start : start + codes.shape[1]]
-        return self.dropout(condition + time + coded + positions)
+        tokens: Tensor = self.dropout(condition + time + coded + positions)
+        return tokens
 
     def _mask(self, valid: Tensor | None, frames: int) -> Tensor | None:
-        """Attention mask ``(B, 1, 1 or T, T)``, True where a query may look; None without padding."""
+        """Attention mask ``(B, 1, T, T)``, True where a query may look; None without padding."""
         if valid is None:
             return None
         mask = valid[:, None, None, :]
@@ -304,77 +309,9 @@ class PriorNetwork(Component):
             )
         if codes.shape[1] > self.max_length:
             raise ShapeError(
-                f"expected at most {self.max_length} frames, got {codes.shape[1]}; sample long sequences "
-                "in windows (talkhead.diffusion.chunking)."
+                f"expected at most {self.max_length} frames, got {codes.shape[1]}; sample long "
+                "sequences in windows (talkhead.diffusion.chunking)."
             )
-
-
-class PostNormBlock(nn.Module):
-    """Self-attention and feed-forward layer, each ``norm(x + dropout(f(x)))``.
-
-    The same function as ``torch.nn.TransformerEncoderLayer(norm_first=False, activation="gelu")``,
-    with a key/value cache for causal roll-outs.
-    """
-
-    def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
-        """Build the layer; parameters as in :class:`PriorNetwork`."""
-        super().__init__()
-        self.heads, self.attention_dropout = heads, dropout
-        self.attention_in = nn.Linear(width, 3 * width)
-        self.attention_out = nn.Linear(width, width)
-        self.feedforward = nn.Sequential(
-            nn.Linear(width, feedforward),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(feedforward, width),
-        )
-        self.attention_norm, self.feedforward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
-        nn.init.xavier_uniform_(self.attention_in.weight)
-        nn.init.zeros_(self.attention_in.bias)
-        nn.init.zeros_(self.attention_out.bias)
-
-    def forward(self, x: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:
-        """One layer over ``(B, T, width)``; ``mask`` as in ``scaled_dot_product_attention``."""
-        query, key, value = self._split(x)
-        drop = self.attention_dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, dropout_p=drop, is_causal=causal
-        )
-        return self._finish(x, mixed)
-
-    def extend(self, x: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
-        """New frames ``(B, t, width)`` at position ``start``; keys and values are written in place."""
-        query, key, value = self._split(x)
-        stop = start + x.shape[1]
-        keys[:, :, start:stop], values[:, :, start:stop] = key, value
-        mixed = F.scaled_dot_product_attention(
-            query,
-            keys[:, :, :stop].to(query.dtype),
-            values[:, :, :stop].to(query.dtype),
-            is_causal=start == 0 and stop > 1,
-        )
-        return self._finish(x, mixed)
-
-    def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, each ``(B, heads, T, width / heads)``."""
-        rows, frames, width = x.shape
-        parts = self.attention_in(x).view(rows, frames, 3, self.heads, width // self.heads)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)
-        return query, key, value
-
-    def _finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """Output projection, residuals and feed-forward."""
-        mixed = mixed.transpose(1, 2).reshape(x.shape)
-        x = self.attention_norm(x + self.dropout(self.attention_out(mixed)))
-        return self.feedforward_norm(x + self.dropout(self.feedforward(x)))
-
-
-def sinusoids(step: Tensor, dim: int) -> Tensor:
-    """Sine and cosine features of diffusion steps ``(B,)``, ``(B, dim)`` float32; base 10 000."""
-    rates = torch.arange(0, dim, 2, device=step.device, dtype=torch.float32)
-    angles = step.float()[:, None] * torch.exp(rates * (-math.log(10_000.0) / dim))
-    return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""Pictures from meshes: the faces of the embedded corpus and animated portraits."""

@@ -1,4 +1,4 @@
-"""Eyes, mouth interior and glasses: painted over the rendered mesh in small supersampled windows."""
+"""Eyes, mouth interior and glasses: painted over the mesh in small supersampled windows."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Window:
     alpha: ImageArray
 
     @classmethod
-    def around(cls, points: FloatArray, pad: int, size: tuple[int, int]) -> Window | None:
+    def around(cls, points: FloatArray, pad: int, size: tuple[int, ...]) -> Window | None:
         """Window that holds ``points (N, 2)`` in pixels; None when it misses the picture.
 
         Args:
             points: What to hold.
             pad: Margin in pixels.
-            size: Height and width of the picture.
+            size: Height and width of the picture, its shape without channels.
         """
         low = np.maximum(np.floor(points[:, :2].min(axis=0)).astype(int) - pad, 0)
         high = np.minimum(np.ceil(points[:, :2].max(axis=0)).astype(int) + pad + 1, size[::-1])
@@ -57,21 +57,31 @@ class Window:
     def to_fixed(self, points: FloatArray) -> NDArray[np.int32]:
         """Picture pixels ``(N, 2)`` as OpenCV's fixed-point window coordinates."""
         local = (points[:, :2] - (self.x, self.y) + 0.5) * SCALE - 0.5
-        return np.rint(local * (1 << _SHIFT)).astype(np.int32)
+        return np.asarray(np.rint(local * (1 << _SHIFT)), np.int32)
 
-    def polygon(self, target: ImageArray, points: FloatArray, colour: Colour | float) -> None:
+    def polygon(
+        self, target: ImageArray, points: FloatArray, colour: tuple[float, ...] | float
+    ) -> None:
         """Fill a polygon of picture pixels into ``colour`` or ``alpha``."""
         opencv().fillPoly(target, [self.to_fixed(points)], colour, 8, _SHIFT)
 
     def line(
-        self, target: ImageArray, points: FloatArray, colour: Colour | float, width_px: float
+        self,
+        target: ImageArray,
+        points: FloatArray,
+        colour: tuple[float, ...] | float,
+        width_px: float,
     ) -> None:
         """Draw an open polyline, ``width_px`` in picture pixels."""
         thick = max(1, round(width_px * SCALE))
         opencv().polylines(target, [self.to_fixed(points)], False, colour, thick, 8, _SHIFT)
 
     def disc(
-        self, target: ImageArray, at: FloatArray, radius_px: float, colour: Colour | float
+        self,
+        target: ImageArray,
+        at: FloatArray,
+        radius_px: float,
+        colour: tuple[float, ...] | float,
     ) -> None:
         """Draw a filled circle."""
         (centre,) = self.to_fixed(at[None])
@@ -138,12 +148,20 @@ def paint_eye(
     window.disc(window.colour, centre, radius, tuple(dark.tolist()))
     window.disc(window.colour, centre, radius * 0.84, paint.iris)
     glow = np.minimum(np.asarray(paint.iris) * 1.35 + 12, 255)
-    window.disc(window.colour, centre + [0, radius * 0.3], radius * 0.52, tuple(glow.tolist()))
+    window.disc(
+        window.colour,
+        centre + np.array([0, radius * 0.3], np.float32),
+        radius * 0.52,
+        tuple(glow.tolist()),
+    )
     window.disc(window.colour, centre, radius * 0.45, (14.0, 11.0, 11.0))
     window.colour[:] = cv2.GaussianBlur(window.colour, (0, 0), 1.6)
     _shade_under_lid(window, top, bottom, width)
     window.disc(
-        window.colour, centre + radius * np.float32([0.33, -0.36]), radius * 0.2, (250.0,) * 3
+        window.colour,
+        centre + radius * np.array([0.33, -0.36], np.float32),
+        radius * 0.2,
+        (250.0,) * 3,
     )
     window.polygon(window.alpha, opening, 255.0)
     _draw_lashes(window, top, bottom, width, paint)
@@ -159,7 +177,10 @@ def _shade_under_lid(window: Window, top: FloatArray, bottom: FloatArray, width:
     for corner in (top[0], top[-1]):
         window.disc(shadow, corner, 0.10 * width, 170.0)
     shadow = cv2.GaussianBlur(shadow, (0, 0), max(0.8, 0.045 * width * SCALE))
-    factor = 1.0 - shadow[..., None].astype(np.float32) * np.float32([0.34, 0.42, 0.44]) / 255.0
+    factor = (
+        1.0
+        - shadow[..., None].astype(np.float32) * np.array([0.34, 0.42, 0.44], np.float32) / 255.0
+    )
     window.colour[:] = (window.colour * factor).astype(np.uint8)
 
 
@@ -238,7 +259,7 @@ def paint_mouth(
 
 
 def mouth_shapes(face: FloatArray) -> dict[str, FloatArray]:
-    """Outlines of ``"upper_teeth"``, ``"lower_teeth"`` and ``"tongue"`` in face space, ``(N, 3)`` each.
+    """Outlines in face space, ``(N, 3)`` each: ``upper_teeth``, ``lower_teeth`` and ``tongue``.
 
     Args:
         face: ``(478, 3)`` landmarks in face space with the mouth closed, or nearly so.
@@ -253,7 +274,7 @@ def mouth_shapes(face: FloatArray) -> dict[str, FloatArray]:
         x = width * phase
         upper = np.stack([x, seam[1] + top - curve * phase**2, depth], axis=1)
         lower = np.stack([x, seam[1] + bottom - curve * phase**2, depth], axis=1)
-        return np.concatenate([upper, lower[::-1]]).astype(np.float32)
+        return np.asarray(np.concatenate([upper, lower[::-1]]), np.float32)
 
     turn = np.linspace(0.0, 2.0 * np.pi, 20)
     tongue = np.stack(
@@ -284,7 +305,7 @@ def paint_glasses(picture: ImageArray, points: FloatArray, colour: Colour) -> No
         half = 0.5 * np.linalg.norm(lids[8] - lids[0]) + 0.075 * unit
         shape = np.sign(np.sin(phase)) * np.abs(np.sin(phase)) ** 0.75
         rims.append(
-            centre + np.outer(half * np.cos(phase), across) + np.outer(0.185 * unit * shape, down)
+            centre + np.outer(half * np.cos(phase), across) + np.outer(0.21 * unit * shape, down)
         )
     bridge = np.stack([rims[0][0], points[168, :2] + 0.05 * unit * down, rims[1][12]])
     temples = [np.stack([rims[0][12], points[127, :2]]), np.stack([rims[1][0], points[356, :2]])]
@@ -294,5 +315,5 @@ def paint_glasses(picture: ImageArray, points: FloatArray, colour: Colour) -> No
         return
     window.colour[:] = np.asarray(colour).astype(np.uint8)
     for path in (*rims, smooth_curve(bridge, closed=False), *temples):
-        window.line(window.alpha, path.astype(np.float32), 205.0, max(0.5, 0.010 * unit))
+        window.line(window.alpha, path.astype(np.float32), 180.0, max(0.5, 0.009 * unit))
     window.blend_into(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -12,6 +13,7 @@ from talkhead.geometry import face_topology as ft
 
 FloatArray = NDArray[np.float32]
 DoubleArray = NDArray[np.float64]
+LipMove = Callable[[FloatArray, FloatArray, FloatArray, float], tuple[float, ...]]
 
 JAW_ANGLE_RAD = 0.44
 """Rotation of the jaw about the axis through the ears when ``jaw`` is 1."""
@@ -20,9 +22,9 @@ JAW_HINGE = (0.02, 0.50)
 SPREAD = 0.075
 PROTRUSION = 0.09
 BROW_RAISE = 0.085
-GAZE_TRAVEL = (0.080, 0.106)
+GAZE_TRAVEL = (0.082, 0.118)
 """Iris shift in face-space units at gaze 1, horizontal and vertical."""
-LID_FOLLOW = (0.85, 0.60)
+LID_FOLLOW = (0.86, 0.66)
 """Share of the vertical iris shift that the upper and the lower lid follow."""
 
 _LIPS_UPPER = np.array(
@@ -50,7 +52,7 @@ _CHEEKS = [116, 117, 118, 50, 101, 36, 345, 346, 347, 280, 330, 266, 123, 352]
 
 @lru_cache(maxsize=1)
 def _laplacian() -> DoubleArray:
-    """Graph Laplacian of the mesh without the triangles that close eyes and mouth, ``(468, 468)``."""
+    """Graph Laplacian of the mesh, ``(468, 468)``, with eyes and mouth left open."""
     edges = ft.triangles()[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     for upper, lower in (
         (_LIPS_UPPER[-1, 1:-1], _LIPS_LOWER[-1, 1:-1]),
@@ -64,7 +66,7 @@ def _laplacian() -> DoubleArray:
     return np.asarray(np.diag(adjacency.sum(axis=1)) - adjacency)
 
 
-def spread_over_mesh(values: dict[int, tuple[float, ...]]) -> FloatArray:
+def spread_over_mesh(values: Mapping[int, tuple[float, ...]]) -> FloatArray:
     """Smoothest field on the mesh that takes given values at given points.
 
     Args:
@@ -123,6 +125,7 @@ class FaceRig:
     """
 
     def __init__(self, neutral: FloatArray) -> None:
+        """Compute the movement modes of this face."""
         self.neutral = np.asarray(neutral, np.float32)
         mesh = self.neutral[: ft.N_MESH]
         self._jaw = jaw_weights()
@@ -184,30 +187,29 @@ def rotation_matrix(rotation: FloatArray) -> FloatArray:
     return np.asarray(rz @ ry @ rx, np.float32)
 
 
-def _mouth_mode(mesh: FloatArray, move: object) -> FloatArray:
+def _mouth_mode(mesh: FloatArray, move: LipMove) -> FloatArray:
     """Displacement ``(468, 3)`` of a lip movement that fades out over cheeks and chin."""
-    assert callable(move)
     still = (*_NOSE, *_OVAL_UPPER, *_OVAL_JAW, *_CHEEKS)
     moves: dict[int, tuple[float, ...]] = {int(i): (0.0, 0.0, 0.0) for i in still}
     moves |= dict.fromkeys((152, 148, 377, 176, 400, 175, 199), (0.0, 0.0, 0.0))
     centre = mesh[_LIPS_UPPER[-1, 5]]
     for rows in (_LIPS_UPPER, _LIPS_LOWER):
-        for ring, row in enumerate(rows):
+        for row in rows:
             for column, index in enumerate(row):
                 across = (column - 5) / 5.0
                 seam = mesh[rows[-1, column]]
-                moves[int(index)] = move(mesh[index], centre, seam, across, ring)
+                moves[int(index)] = move(mesh[index], centre, seam, across)
     return spread_over_mesh(moves)
 
 
 def _spread_mode(
-    point: FloatArray, centre: FloatArray, seam: FloatArray, across: float, ring: int
+    point: FloatArray, centre: FloatArray, seam: FloatArray, across: float
 ) -> tuple[float, ...]:
     return (SPREAD * across, -0.012 * across**2, 0.035 * abs(across))
 
 
 def _pucker_mode(
-    point: FloatArray, centre: FloatArray, seam: FloatArray, across: float, ring: int
+    point: FloatArray, centre: FloatArray, seam: FloatArray, across: float
 ) -> tuple[float, ...]:
     return (
         -0.40 * float(point[0] - centre[0]),
@@ -217,7 +219,7 @@ def _pucker_mode(
 
 
 def _press_mode(
-    point: FloatArray, centre: FloatArray, seam: FloatArray, across: float, ring: int
+    point: FloatArray, centre: FloatArray, seam: FloatArray, across: float
 ) -> tuple[float, ...]:
     return (0.0, -0.32 * float(point[1] - seam[1]), 0.02 * (1.0 - across**2))
 

@@ -49,7 +49,9 @@ class Part:
 
 
 def grid_triangles(rows: int, columns: int, *, flip: bool = False) -> IndexArray:
-    """Two triangles for each cell of a vertex grid, facing the viewer when columns go right and rows down.
+    """Two triangles for each cell of a vertex grid.
+
+    They face the viewer when columns go right and rows down in the picture.
 
     Args:
         rows: Vertex rows.
@@ -60,7 +62,7 @@ def grid_triangles(rows: int, columns: int, *, flip: bool = False) -> IndexArray
     a, b = index[:-1, :-1].ravel(), index[:-1, 1:].ravel()
     d, c = index[1:, :-1].ravel(), index[1:, 1:].ravel()
     out = np.concatenate([np.stack([a, d, c], 1), np.stack([a, c, b], 1)])
-    return out[:, ::-1].copy() if flip else out
+    return np.asarray(out[:, ::-1].copy() if flip else out, np.intp)
 
 
 def build_parts(identity: Identity) -> list[Part]:
@@ -80,7 +82,7 @@ def build_parts(identity: Identity) -> list[Part]:
 
 def _grid_uv(rows: int, columns: int) -> FloatArray:
     u, v = np.meshgrid(np.linspace(0, 1, columns), np.linspace(0, 1, rows))
-    return np.stack([u.ravel(), v.ravel()], axis=1).astype(np.float32)
+    return np.asarray(np.stack([u.ravel(), v.ravel()], axis=1), np.float32)
 
 
 def _grid_part(
@@ -92,7 +94,7 @@ def _grid_part(
     occlusion: FloatArray | float = 1.0,
     flip: bool = False,
 ) -> Part:
-    """Part from a ``(rows, columns, 3)`` grid; ``follow`` and ``occlusion`` per row or one number."""
+    """Part from a ``(rows, columns, 3)`` grid; ``follow``, ``occlusion`` per row or for all."""
     rows, columns = vertices.shape[:2]
 
     def per_vertex(value: FloatArray | float) -> FloatArray:
@@ -145,8 +147,8 @@ def _neck(identity: Identity) -> list[Part]:
 def _jaw_side(identity: Identity) -> Part:
     """Skin behind the outline of the face mesh: jaw underside, temples, what a turned head shows.
 
-    Its first row coincides with :data:`face_topology.FACE_OVAL`; the renderer keeps it there when the
-    jaw moves.
+    Its first row coincides with :data:`face_topology.FACE_OVAL`; the renderer keeps it there when
+    the jaw moves.
     """
     oval = identity.face[ft.FACE_OVAL]
     ring = np.concatenate([oval, oval[:1]])
@@ -173,9 +175,7 @@ def _ear(identity: Identity, side: float) -> Part:
     rings = []
     for radius, depth in ((1.0, 0.0), (0.68, -0.03), (0.25, 0.03)):
         width = 0.15 * radius * (1.0 + 0.25 * np.cos(phase + 0.8 * side))
-        ring = (
-            centre + np.cos(phase)[:, None] * 0.0 + np.outer(width * np.sin(phase), outward) * side
-        )
+        ring = centre + np.outer(width * np.sin(phase), outward) * side
         ring = ring + np.stack([0 * phase, -0.235 * radius * np.cos(phase), 0 * phase + depth], 1)
         rings.append(ring)
     grid = np.stack(rings)
@@ -218,10 +218,10 @@ def _bun(identity: Identity) -> Part:
 
 
 def _hairline(identity: Identity, rng: np.random.Generator, columns: int) -> FloatArray:
-    """Points along the front edge of the hair from the picture's left to its right, ``(columns, 3)``."""
+    """Front edge of the hair from the picture's left to its right, ``(columns, 3)``."""
     style = identity.hair_style
     front = identity.face[list(_HAIRLINE)].astype(np.float64)
-    # Positive: further over the face. The curve decides between fringe, parting and receding temples.
+    # Positive: further over the face; the curve makes a fringe, a parting or receding temples.
     place = np.linspace(-1.0, 1.0, len(front))
     inward = {
         "short": identity.hairline + 0.02 - 0.03 * np.cos(2.4 * np.pi * place),
@@ -261,7 +261,7 @@ def _hair_cap(identity: Identity, rng: np.random.Generator) -> Part:
         style, 0.26
     )
     line = _hairline(identity, rng, columns).astype(np.float64)
-    centre = np.array([*SKULL_CENTRE[:1], *SKULL_CENTRE[1:]])
+    centre = np.array(SKULL_CENTRE)
     # Curtains below the ears hang straight: their loft starts from a centre at their own height.
     below = np.clip(line[:, 1] - 0.0, 0.0, None)
     origin = np.tile(centre, (columns, 1))

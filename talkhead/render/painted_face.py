@@ -51,6 +51,7 @@ class PaintedFace:
     """
 
     def __init__(self, identity: Identity, size: int = 256) -> None:
+        """Paint everything that does not change from frame to frame."""
         if size < 32:
             raise ShapeError(
                 f"size: expected at least 32 pixels, got {size}; draw larger and shrink."
@@ -122,7 +123,9 @@ class PaintedFace:
         start = sum(len(p.vertices) for p in self._parts[:side])
         self._side = slice(start, start + len(self._parts[side].vertices))
         everything = np.concatenate([self.identity.face[: ft.N_MESH], self._part_vertices])
-        self._outward = everything[self._triangles].mean(axis=1) - np.float32(SKULL_CENTRE)
+        self._outward = everything[self._triangles].mean(axis=1) - np.array(
+            SKULL_CENTRE, np.float32
+        )
         self._outward[self._layers != LAYER_HAIR] = 0.0
         self._outward[:, 1] = np.minimum(self._outward[:, 1], 0.0)
 
@@ -139,7 +142,7 @@ class PaintedFace:
         moved = ring - rows[0]
         rows += moved[None] * np.array([1.0, 0.6, 0.15], np.float32)[:, None, None]
         rest[self._side] = rows.reshape(-1, 3)
-        return np.concatenate([points[: ft.N_MESH], rest]).astype(np.float32)
+        return np.asarray(np.concatenate([points[: ft.N_MESH], rest]), np.float32)
 
     def _render(self, vertices: FloatArray, rotation: FloatArray) -> ImageArray:
         pixels = vertices[:, :2] * self.size - 0.5
@@ -182,7 +185,7 @@ class PaintedFace:
         light = self.identity.light
         wrapped = np.clip((normals @ light + 0.35) / 1.35, 0, 1)
         shade = (AMBIENT + (1.12 - AMBIENT) * wrapped) * self._occlusion
-        half = light + np.float32([0, 0, -1])
+        half = light + np.array([0, 0, -1], np.float32)
         shine = np.clip(normals @ (half / np.linalg.norm(half)), 0, 1) ** 16 * self._glossy
         return shade.astype(np.float32), shine.astype(np.float32)
 
@@ -235,7 +238,7 @@ def _atlas(identity: Identity) -> ImageArray:
     hair = np.asarray(identity.hair, np.float32)
     side[:height, :, :3] = hair * _strands(rng, height)[..., None]
     side[:height, :, 3] = 150.0
-    skin = np.asarray(identity.skin, np.float32) * np.float32([0.98, 0.94, 0.93])
+    skin = np.asarray(identity.skin, np.float32) * np.array([0.98, 0.94, 0.93], np.float32)
     noise = rng.normal(0.0, 2.0, (height, SIDE_TEXELS, 1))
     side[height : 2 * height, :, :3] = skin + noise
     side[height : 2 * height, :, 3] = 40.0
@@ -254,11 +257,11 @@ def _strands(rng: np.random.Generator, height: int) -> FloatArray:
     streaks = 0.13 * streaks + 0.10 * cv2.resize(wide, (SIDE_TEXELS, height))
     row = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None]
     band = 0.30 * np.exp(-(((row - 0.30) / 0.12) ** 2))
-    return np.clip(0.95 + streaks + band, 0.4, 1.9).astype(np.float32)
+    return np.asarray(np.clip(0.95 + streaks + band, 0.4, 1.9), np.float32)
 
 
 def _background(identity: Identity, size: int) -> ImageArray:
     top, bottom = (np.asarray(c, np.float32) for c in identity.background)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     fall = np.clip(0.75 * y + 0.25 * np.hypot(x - 0.5, y - 0.4), 0, 1)[..., None]
-    return np.clip(top + (bottom - top) * fall, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(top + (bottom - top) * fall, 0, 255), np.uint8)

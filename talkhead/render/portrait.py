@@ -1,12 +1,14 @@
 """Moves a still portrait by its landmarks, without training: a textured mesh warp.
 
-The portrait's own pixels lie on its landmark mesh. Rings of extra vertices around the face carry hair,
-neck and background along, less and less towards the border of the picture, which stays where it is.
+The portrait's own pixels lie on its landmark mesh. Rings of extra vertices around the face carry
+hair, neck and background along, less and less towards the border of the picture, which stays put.
 Eyes are re-drawn from the portrait so that lids slide over the eyeball and irises move inside the
 opening; the inside of a mouth that was closed in the portrait is painted.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,9 @@ from numpy.typing import NDArray
 from talkhead.errors import ShapeError
 from talkhead.geometry import face_topology as ft
 from talkhead.render import rasterizer as rz
-from talkhead.render.face_details import SCALE as WINDOW_SCALE
-from talkhead.render.face_details import MouthPaint, Window, mouth_shapes, paint_mouth, smooth_curve
+from talkhead.render.face_details import MouthPaint, mouth_shapes, paint_mouth
 from talkhead.render.head_parts import grid_triangles
+from talkhead.render.portrait_details import redraw_eye, redraw_open_mouth
 from talkhead.specs import N_LANDMARKS
 
 FloatArray = NDArray[np.float32]
@@ -28,7 +30,7 @@ RING_FOLLOW = (0.95, 0.82, 0.45, 0.15)
 """Share of the face outline's motion that each ring follows."""
 OUTSIDE = 1.3
 """Size of the last, fixed ring against the picture."""
-CLOSED_MOUTH = 0.035
+CLOSED_MOUTH = 0.06
 """Inner-lip distance over eye distance up to which a portrait's mouth counts as closed."""
 
 _EYES = (
@@ -50,6 +52,7 @@ class PortraitAnimator:
     """
 
     def __init__(self, image: ImageArray, landmarks: FloatArray, size: int | None = None) -> None:
+        """Check the portrait and lay the mesh over it."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ShapeError(
                 f"image: expected (H, W, 3) uint8, got {image.shape} {image.dtype}; "
@@ -90,12 +93,12 @@ class PortraitAnimator:
         target = self._pixels(_checked(landmarks))
         picture = self._warp(target)
         for upper, lower, iris in _EYES:
-            self._redraw_eye(picture, target, upper, lower, iris)
+            redraw_eye(picture, self._image, self._source, target, (upper, lower, iris))
         self._fill_mouth(picture, target)
         return picture
 
     def _pixels(self, landmarks: FloatArray) -> FloatArray:
-        return np.asarray(landmarks * self.size - np.float32([0.5, 0.5, 0.0]), np.float32)
+        return np.asarray(landmarks * self.size - np.array([0.5, 0.5, 0.0], np.float32), np.float32)
 
     def _warp(self, target: FloatArray) -> ImageArray:
         """The mesh warp of the whole picture."""
@@ -115,35 +118,12 @@ class PortraitAnimator:
             uv[rows, columns] = np.stack([columns, rows], axis=1)
         return np.asarray(rz.sample_texture(self._image, uv), np.uint8)
 
-    def _redraw_eye(
-        self,
-        picture: ImageArray,
-        target: FloatArray,
-        upper: NDArray[np.intp],
-        lower: NDArray[np.intp],
-        iris: NDArray[np.intp],
-    ) -> None:
-        """Sample the eyeball of the portrait inside the new eye opening, in place."""
-        lids = target[np.concatenate([upper, lower]), :2]
-        window = Window.around(lids, 1, picture.shape[:2])
-        if window is None:
-            return
-        new = _EyeFrame(target, upper, lower, iris)
-        old = _EyeFrame(self._source, upper, lower, iris)
-        height, width = window.alpha.shape
-        scale = WINDOW_SCALE
-        x = (np.arange(width, dtype=np.float32) + 0.5) / scale - 0.5 + window.x
-        y = (np.arange(height, dtype=np.float32) + 0.5) / scale - 0.5 + window.y
-        grid = np.stack(np.meshgrid(x, y), axis=-1)
-        window.colour[:] = rz.sample_texture(self._image, old.from_local(new.follow(grid, old)))
-        top = smooth_curve(target[upper, :2], closed=False)
-        bottom = smooth_curve(target[lower, :2], closed=False)
-        window.polygon(window.alpha, np.concatenate([top, bottom[::-1]]), 255.0)
-        window.blend_into(picture)
-
     def _fill_mouth(self, picture: ImageArray, target: FloatArray) -> None:
-        """Paint the inside of the mouth where the portrait shows none, in place."""
+        """Draw the inside of the mouth, in place: the portrait's own if it shows one."""
+        cavity = self._mouth_paint.cavity
         if _mouth_opening(self._source) > CLOSED_MOUTH:
+            if _mouth_opening(target) > 1.05 * _mouth_opening(self._source):
+                redraw_open_mouth(picture, self._image, self._source, target, cavity)
             return
         if _mouth_opening(target) < max(0.02, 1.2 * _mouth_opening(self._source)):
             return
@@ -169,79 +149,23 @@ class PortraitAnimator:
         skin = mean((50, 280, 205, 425, 151))
         light = float(np.clip(skin.max() / 235.0, 0.35, 1.0))
 
-        def colour(values: NDArray[np.floating]) -> tuple[float, float, float]:
+        def colour(values: NDArray[Any]) -> tuple[float, float, float]:
             r, g, b = np.clip(values, 0, 255).tolist()
             return (r, g, b)
 
         return MouthPaint(
-            cavity=colour(lip * np.float32([0.24, 0.14, 0.15])),
-            teeth=colour(np.float32([226, 216, 202]) * (0.35 + 0.65 * light)),
-            tongue=colour(lip * np.float32([0.82, 0.66, 0.68])),
-            seam=colour(lip * np.float32([0.55, 0.42, 0.42])),
+            cavity=colour(lip * np.array([0.24, 0.14, 0.15], np.float32)),
+            teeth=colour(np.array([214, 203, 188], np.float32) * (0.30 + 0.62 * light)),
+            tongue=colour(lip * np.array([0.82, 0.66, 0.68], np.float32)),
+            seam=colour(lip * np.array([0.55, 0.42, 0.42], np.float32)),
         )
-
-
-class _EyeFrame:
-    """Coordinates of one eye: along its corners and across, in half eye widths."""
-
-    def __init__(
-        self,
-        points: FloatArray,
-        upper: NDArray[np.intp],
-        lower: NDArray[np.intp],
-        iris: NDArray[np.intp],
-    ) -> None:
-        left, right = points[upper[0], :2], points[upper[-1], :2]
-        self.centre = 0.5 * (left + right)
-        self.half = max(float(np.linalg.norm(right - left)) / 2, 1e-3)
-        along = (right - left) / (2 * self.half)
-        self.axes = np.stack([along, [-along[1], along[0]]]).astype(np.float32)
-        self.iris = self.to_local(points[iris[0], :2])
-        rim = np.linalg.norm(points[iris[1:], :2] - points[iris[0], :2], axis=1)
-        self.radius = float(rim.max()) / self.half
-        self.top = self.to_local(points[upper, :2])
-        self.bottom = self.to_local(points[lower, :2])
-
-    def to_local(self, points: FloatArray) -> FloatArray:
-        return np.asarray((points - self.centre) @ self.axes.T / self.half, np.float32)
-
-    def from_local(self, local: FloatArray) -> FloatArray:
-        return np.asarray(local @ self.axes * self.half + self.centre, np.float32)
-
-    def follow(self, grid: FloatArray, source: _EyeFrame) -> FloatArray:
-        """Where in ``source`` the eyeball at picture positions ``grid (h, w, 2)`` comes from.
-
-        The iris moves as a whole, the white is stretched between it and the corners, and nothing is
-        taken from beyond the lids of the source.
-        """
-        local = self.to_local(grid)
-        reach = min(0.45, source.radius * 1.1)
-        limit = 0.98 - reach
-        here = float(np.clip(self.iris[0], -limit, limit))
-        there = float(np.clip(source.iris[0], -limit, limit))
-        s = np.interp(
-            local[..., 0],
-            [-1.6, -1.0, here - reach, here + reach, 1.0, 1.6],
-            [-1.6, -1.0, there - reach, there + reach, 1.0, 1.6],
-        )
-        away = np.clip((np.abs(local[..., 0] - here) - reach) / 0.5, 0.0, 1.0)
-        v = local[..., 1] + (source.iris[1] - self.iris[1]) * (1.0 - away)
-        top = np.interp(s, source.top[:, 0], source.top[:, 1])
-        bottom = np.interp(s, source.bottom[:, 0], source.bottom[:, 1])
-        # Where the new opening shows more than the old one did, its edge pixels are repeated.
-        inset = np.minimum(0.06, 0.25 * (bottom - top))
-        new_top = np.interp(local[..., 0], self.top[:, 0], self.top[:, 1])
-        new_bottom = np.interp(local[..., 0], self.bottom[:, 0], self.bottom[:, 1])
-        low = np.where(np.abs(new_top - top) < 0.01, -np.inf, top + inset)
-        high = np.where(np.abs(new_bottom - bottom) < 0.01, np.inf, bottom - inset)
-        v = np.clip(v, low, np.maximum(high, low))
-        return np.stack([s, v], axis=-1).astype(np.float32)
 
 
 def _checked(landmarks: FloatArray) -> FloatArray:
     if landmarks.shape != (N_LANDMARKS, 3):
         raise ShapeError(
-            f"landmarks: expected ({N_LANDMARKS}, 3), got {landmarks.shape}; pass one frame with irises."
+            f"landmarks: expected ({N_LANDMARKS}, 3), got {landmarks.shape}; "
+            "pass one frame with irises."
         )
     return np.asarray(landmarks, np.float32)
 
@@ -257,11 +181,11 @@ def _resized(image: ImageArray, size: int) -> ImageArray:
 def _mouth_opening(points: FloatArray) -> float:
     upper, lower = points[ft.INNER_LIP_PAIR]
     left, right = points[ft.EYE_OUTER]
-    return float(np.linalg.norm(upper - lower) / max(np.linalg.norm(left - right), 1e-6))
+    return float(np.linalg.norm(upper - lower)) / max(float(np.linalg.norm(left - right)), 1e-6)
 
 
 def _rings(source: FloatArray, size: int) -> FloatArray:
-    """Rings around the face oval in pixels, ``(5, 37, 2)``; the last one lies outside the picture."""
+    """Rings around the face oval in pixels, ``(5, 37, 2)``; the last is outside the picture."""
     oval = source[ft.FACE_OVAL]
     centre = oval.mean(axis=0)
     rays = oval - centre
@@ -277,11 +201,11 @@ def _rings(source: FloatArray, size: int) -> FloatArray:
     last = np.maximum(border * OUTSIDE, 1.0 + np.maximum(border - 1.0, 0.04) * OUTSIDE) + 0.1
     rings.append(centre + rays * last[:, None])
     closed = np.stack(rings)
-    return np.concatenate([closed, closed[:, :1]], axis=1).astype(np.float32)
+    return np.asarray(np.concatenate([closed, closed[:, :1]], axis=1), np.float32)
 
 
 def _ring_triangles(oval: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Triangles between the closed oval, given as mesh indices, and the rings that follow the mesh."""
+    """Triangles between the closed oval (mesh indices) and the rings, numbered after the mesh."""
     rows, columns = len(RING_SCALES) + 2, len(oval)
     index = np.concatenate([oval, ft.N_MESH + np.arange((rows - 1) * columns)])
     return np.asarray(index[grid_triangles(rows, columns, flip=True)], np.intp)
@@ -301,7 +225,9 @@ def _pose_free(points: FloatArray) -> FloatArray:
 
 
 def _similarity(source: FloatArray, target: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-    """Scale, rotation ``(3, 3)`` and shift ``(3,)`` with ``target ~ scale * source @ rotation.T + shift``.
+    """Scale, rotation ``(3, 3)`` and shift ``(3,)`` from ``source`` to ``target``, both ``(N, 3)``.
+
+    ``target ~ scale * source @ rotation.T + shift``.
 
     Source: Umeyama 1991, least-squares estimation of transformation parameters.
     """

@@ -1,8 +1,8 @@
 """A small software rasteriser for textured triangle meshes on the CPU.
 
-Triangles are written into a buffer of triangle numbers (painter's order, one OpenCV call each, about
-1.5 microseconds), then every pixel looks up the affine function of its triangle, so that the rest is
-vectorised. A 256-pixel face of 898 triangles takes a few milliseconds.
+Triangles are written into a buffer of triangle numbers (painter's order, one OpenCV call each,
+about 1.5 microseconds), then every pixel looks up the affine function of its triangle, so that the
+rest is vectorised. A 256-pixel face of 898 triangles takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LabelArray = NDArray[np.int32]
 SUBPIXEL_BITS = 4
 MAX_TRIANGLES = 32_767
 MIN_HEIGHT_PX = 1.0
-"""Triangles seen edge-on are thinner than this; they take one constant value, never a steep slope."""
+"""Triangles seen edge-on are thinner than this and take one constant value, no steep slope."""
 
 
 def opencv() -> Any:
@@ -158,7 +158,8 @@ def interpolate(
         ``(H, W, K)`` float32, zero where ``ids`` is -1.
 
     Raises:
-        ShapeError: There are more than 32767 triangles, or ``attributes`` and ``points`` disagree on the number of vertices.
+        ShapeError: There are more than 32767 triangles, or ``attributes`` and ``points``
+            disagree on the number of vertices.
     """
     if len(attributes) != len(points):
         raise ShapeError(
@@ -167,7 +168,8 @@ def interpolate(
         )
     if len(triangles) > MAX_TRIANGLES:
         raise ShapeError(
-            f"triangles: expected at most {MAX_TRIANGLES}, got {len(triangles)}; use a coarser mesh."
+            f"triangles: expected at most {MAX_TRIANGLES}, got {len(triangles)}; "
+            "use a coarser mesh."
         )
     cv2 = opencv()
     gradient, offset = _affine(points, triangles, np.asarray(attributes, np.float32))
@@ -274,7 +276,7 @@ def render_mesh(
     keep = signed_areas(points, triangles) < 0 if cull else None
     order = paint_order(depths, triangles, keep=keep)
     ids = triangle_ids(points, triangles, order, height, width)
-    paint = uv if textured else colours
+    paint = np.asarray(uv if textured else colours, np.float32)
     light = np.ones(len(points), np.float32) if shade is None else shade
     values = interpolate(ids, points, triangles, np.column_stack([paint, light]))
     if texture is not None:

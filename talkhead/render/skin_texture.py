@@ -16,8 +16,10 @@ _NOSTRILS = ((79, 239, 238, 241, 20, 60, 166), (309, 459, 458, 461, 250, 290, 39
 _CREASES = ((247, 30, 29, 27, 28, 56, 190), (467, 260, 259, 257, 258, 286, 414))
 _FOLDS = ((129, 203, 206, 216), (358, 423, 426, 436))
 _UNDER_EYES = ((31, 228, 229, 230, 231, 232, 233), (261, 448, 449, 450, 451, 452, 453))
-_LID_SKIN = ((246, 161, 160, 159, 158, 157, 173, 190, 56, 28, 27, 29, 30, 247),)
-_LID_SKIN += ((466, 388, 387, 386, 385, 384, 398, 414, 286, 258, 257, 259, 260, 467),)
+_LID_SKIN = (
+    (246, 161, 160, 159, 158, 157, 173, 190, 56, 28, 27, 29, 30, 247),
+    (466, 388, 387, 386, 385, 384, 398, 414, 286, 258, 257, 259, 260, 467),
+)
 
 
 class SkinPainter:
@@ -29,6 +31,7 @@ class SkinPainter:
     """
 
     def __init__(self, identity: Identity, size: int) -> None:
+        """Start from the plain skin tone."""
         self.identity = identity
         self.size = size
         self._side = size * _SUPERSAMPLE
@@ -125,7 +128,9 @@ class SkinPainter:
             self._darken(self._line(self._at(flank), 0.02, 0.018), 0.17)
         # Under the nose and, longer, on the side away from the light.
         shift = -self.identity.light[0] * 0.03 * self._side
-        under_nose = self._at((97, 2, 326, 164)).mean(axis=0) + [shift, 0.004 * self._side]
+        under_nose = self._at((97, 2, 326, 164)).mean(axis=0) + np.array(
+            [shift, 0.004 * self._side], np.float32
+        )
         self._darken(self._blob(under_nose.astype(np.float32), 0.016, 2.2), 0.30)
         self._darken(self._line(self._at((97, 2, 326)), 0.008, 0.006), 0.25)
         self._darken(self._line(self._at((83, 18, 313)), 0.022, 0.014), 0.30)

@@ -316,14 +316,16 @@ def _trace(
 
 
 def _joined(samples: MotionSamples, groups: Sequence[str], *, real: bool) -> FloatArray:
-    return np.concatenate([samples.group(g, real=real) for g in groups], axis=1)
+    out: FloatArray = np.concatenate([samples.group(g, real=real) for g in groups], axis=1)
+    return out
 
 
 def _draw(points: FloatArray, limit: int, rng: np.random.Generator) -> FloatArray:
     """At most ``limit`` rows, without replacement."""
     if len(points) <= limit:
         return points
-    return points[rng.permutation(len(points))[:limit]]
+    drawn: FloatArray = points[rng.permutation(len(points))[:limit]]
+    return drawn
 
 
 def _color(variant: str, index: int) -> str:

@@ -159,7 +159,7 @@ class Table:
             cells = [(c, row.cells.get(c, Cell()).text(counted=counted)) for c in self.columns]
             ours = [f"**{text}**" if row.name in best[c] else text for c, text in cells]
             paper = row.paper.values if row.paper is not None else {}
-            theirs = [f"{paper[c]:g}" if c in paper else "-" for c in self.paper_columns]
+            theirs = [_printed(paper[c]) if c in paper else "-" for c in self.paper_columns]
             grid.append([name, *ours, *theirs])
         return grid
 
@@ -244,6 +244,11 @@ def _number(value: float) -> str:
     if size == 0 or 1 <= size < 10_000:
         return f"{value:.2f}"
     return f"{value:.3f}" if 0.01 <= size < 1 else f"{value:.3g}"
+
+
+def _printed(value: float) -> str:
+    """A published number with the digits the paper prints."""
+    return f"{value:.2f}" if abs(value) < 10 and round(value, 2) == value else f"{value:g}"
 
 
 def _line(cells: Sequence[str]) -> str:

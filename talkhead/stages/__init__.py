@@ -1,0 +1,1 @@
+"""Stages: one LightningModule a file, training logic only."""

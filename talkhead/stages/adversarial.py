@@ -123,7 +123,9 @@ class AdversarialStage(Stage):
         self.discriminator.requires_grad_(True)
         fake_out, real_out = self.discriminator(fake.detach()), self.discriminator(real)
         loss_d = discriminator_loss(
-            [logits for logits, _ in real_out], [logits for logits, _ in fake_out], mode=self.gan_mode
+            [logits for logits, _ in real_out],
+            [logits for logits, _ in fake_out],
+            mode=self.gan_mode,
         )
         self._step(opt_d, loss_d)
         self.log("train/loss_discriminator", loss_d.detach(), batch_size=len(real))
@@ -150,7 +152,8 @@ class AdversarialStage(Stage):
         )
         optimizers: list[torch.optim.Optimizer] = [opt_g, opt_d]
         schedulers = [
-            torch.optim.lr_scheduler.StepLR(o, self.lr_decay_batches, self.lr_decay) for o in optimizers
+            torch.optim.lr_scheduler.StepLR(o, self.lr_decay_batches, self.lr_decay)
+            for o in optimizers
         ]
         return optimizers, schedulers
 
@@ -177,7 +180,9 @@ class AdversarialStage(Stage):
         self.manual_backward(loss)
         if self.grad_clip > 0:
             self.clip_gradients(
-                cast(Any, optimizer), gradient_clip_val=self.grad_clip, gradient_clip_algorithm="norm"
+                cast(Any, optimizer),
+                gradient_clip_val=self.grad_clip,
+                gradient_clip_algorithm="norm",
             )
         optimizer.step()
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from talkhead.batch import WindowBatch, Windows, to_float
 from talkhead.checkpoint import Source, resolve
 from talkhead.losses.contrastive import InfoNCE, gather_with_grad
+from talkhead.metrics.offset import OffsetAccuracy
 from talkhead.metrics.retrieval import window_retrieval
 from talkhead.networks.audio_encoder import AudioEncoder
 from talkhead.networks.batch_norm import share_batch_norm
@@ -18,6 +19,9 @@ from talkhead.networks.heads import ContrastiveHead
 from talkhead.networks.motion_encoder import MotionEncoder
 from talkhead.stages.adversarial import trainable
 from talkhead.stages.base import Stage, build
+from talkhead.stages.whole_clips import encode_clips
+
+MAX_TESTED_SHIFT = 5
 
 
 class AVContrastiveStage(Stage):
@@ -104,7 +108,7 @@ class AVContrastiveStage(Stage):
         """Audio features ``f_a`` and visual features ``f_cl``, each ``(B, N, D)``."""
         rows, count = batch.frames.shape[:2]
         audio = self.audio_encoder(batch.mel.flatten(0, 1))
-        visual = self.contrastive_head(self.motion_encoder(to_float(batch.frames.flatten(0, 1))))
+        visual = self._visual(to_float(batch.frames.flatten(0, 1)))
         return audio.unflatten(0, (rows, count)), visual.unflatten(0, (rows, count))
 
     def losses(self, batch: WindowBatch) -> dict[str, Tensor]:
@@ -123,6 +127,25 @@ class AVContrastiveStage(Stage):
         """As validation, on the test split."""
         self._evaluate(batch, "test")
 
+    def on_test_epoch_end(self) -> None:
+        """Recover known shifts of -5…5 frames on the whole test clips, if there is a datamodule."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        accuracy = OffsetAccuracy(tolerance=1, max_shift=MAX_TESTED_SHIFT + 5)
+        rows = data.prepared.rows("test")[self.global_rank :: self.trainer.world_size]
+        clips = encode_clips(
+            data, rows, self._visual, self.audio_encoder, self.video_spec.size, self.device
+        )
+        for _, visual, audio in clips:
+            for shift in range(-MAX_TESTED_SHIFT, MAX_TESTED_SHIFT + 1):
+                late = audio.roll(shift, 0)
+                inside = torch.ones(len(audio), dtype=torch.bool)
+                inside[: max(shift, 0)] = False
+                inside[len(audio) + min(shift, 0) :] = False
+                accuracy.update(late[None], visual[None], torch.tensor([shift]), inside[None])
+        self.log("test/offset_within_1_frame", accuracy.to(self.device).compute().float())
+
     def predict_step(self, batch: WindowBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Audio and visual features, each ``(B, N, D)``."""
         return self.embed(batch)
@@ -134,12 +157,22 @@ class AVContrastiveStage(Stage):
             list(trainable(parts)), lr=self.lr, weight_decay=self.weight_decay
         )
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_decay_batches, self.lr_decay)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _visual(self, pictures: Tensor) -> Tensor:
+        features: Tensor = self.contrastive_head(self.motion_encoder(pictures))
+        return features
 
     def _contrast(self, audio: Tensor, visual: Tensor, frame_index: Tensor) -> Tensor:
         if self.negatives == "video":
             return self.info_nce(audio, visual, frame_index, min_gap=self.min_gap_frames)
-        audio, visual = gather_with_grad(audio.flatten(0, 1)), gather_with_grad(visual.flatten(0, 1))
+        audio, visual = (
+            gather_with_grad(audio.flatten(0, 1)),
+            gather_with_grad(visual.flatten(0, 1)),
+        )
         return self.info_nce(audio[None], visual[None])
 
     def _evaluate(self, batch: WindowBatch, prefix: str) -> None:

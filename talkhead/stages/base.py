@@ -85,7 +85,9 @@ class Stage(LightningModule):
 
     # -- losses ----------------------------------------------------------------------------------
 
-    def weighted(self, terms: Mapping[str, Tensor], prefix: str, batch_size: int | None = None) -> Tensor:
+    def weighted(
+        self, terms: Mapping[str, Tensor], prefix: str, batch_size: int | None = None
+    ) -> Tensor:
         """Weighted sum of loss terms; logs each term and the sum.
 
         Args:
@@ -101,7 +103,9 @@ class Stage(LightningModule):
         """
         missing = sorted(set(terms) - set(self.loss_weights))
         if missing:
-            raise ConfigError(f"no weight for the loss terms {', '.join(missing)}; list them in default_weights.")
+            raise ConfigError(
+                f"no weight for the loss terms {', '.join(missing)}; list them in default_weights."
+            )
         total = torch.stack([self.loss_weights[k] * v.float() for k, v in terms.items()]).sum()
         logged = {f"{prefix}/loss/{k}": v.detach() for k, v in terms.items()}
         logged[f"{prefix}/loss"] = total.detach()
@@ -147,7 +151,9 @@ class Stage(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write the talkhead block; swap consumed paths for specs so predecessors may be deleted."""
         names = dict.fromkeys((*self.exports, *self.consumes))
-        parts = {n: getattr(self, n) for n in names if isinstance(getattr(self, n, None), Component)}
+        parts = {
+            n: getattr(self, n) for n in names if isinstance(getattr(self, n, None), Component)
+        }
         sources = dict(self.sources)
         for name in self.consumes:
             origin = getattr(parts.get(name), "origin", None)
@@ -186,7 +192,9 @@ class Stage(LightningModule):
 
     def _data_block(self) -> dict[str, Any]:
         """Facts about the data in use, empty without a talkhead datamodule."""
-        datamodule = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        datamodule = (
+            getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        )
         block = getattr(datamodule, "data_block", None)
         return dict(block()) if callable(block) else {}
 
@@ -201,7 +209,8 @@ def build(cls: type[C], options: Mapping[str, Any] | None, name: str) -> C:
     unknown = sorted(set(options or {}) - set(accepted))
     if unknown:
         raise ConfigError(
-            f"{name}: {cls.__name__} has no option {', '.join(unknown)}; expected some of {', '.join(accepted)}."
+            f"{name}: {cls.__name__} has no option {', '.join(unknown)}; "
+            f"expected some of {', '.join(accepted)}."
         )
     return cls(**(options or {}))
 

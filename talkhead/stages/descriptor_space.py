@@ -3,60 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from talkhead.corpus.motion_process import MotionProcess
+from talkhead.corpus.motion_process import CHANNELS, MotionProcess, gaussian_channels
 from talkhead.corpus.truth import Truth, load_truth
-from talkhead.geometry.motion import MotionModel
 from talkhead.metrics.diversity import diversity_ratio
 from talkhead.metrics.spectrum import MAX_LAG_FRAMES, SequenceMoments, process_distance
+from talkhead.metrics.true_process import true_moments, true_takes
 from talkhead.networks.motion_readout import MotionReadout
 from talkhead.readout import Readout
-from talkhead.stages.motion_evaluation import ClipSample, motion_scores
+from talkhead.stages.motion_evaluation import ClipEvaluator, ClipSample, motion_scores
+from talkhead.stages.whole_clips import DataView
 
 MAX_CLIPS = 500
 """Training clips the read-out is fitted on; more change it no longer."""
 TRUE_TAKES = 64
 """Takes of the true process that its diversity is measured on."""
-ROTATION = slice(0, 3)
-
-
-class PreparedView(Protocol):
-    """What is asked of a prepared set (``datamodules.shards.PreparedSet``)."""
-
-    def rows(self, split: str | None = None) -> list[Any]: ...
-
-    def motion(self, clip: Any) -> NDArray[np.float32]: ...
-
-
-class FeatureView(Protocol):
-    """What is asked of the feature cache (``datamodules.features.FeatureStore``)."""
-
-    def window(self, name: str, row: Any) -> Tensor: ...
-
-
-class DataView(Protocol):
-    """What is asked of the datamodule (``datamodules.base.TalkheadDataModule``)."""
-
-    @property
-    def prepared(self) -> PreparedView: ...
-
-    @property
-    def store(self) -> FeatureView: ...
-
-    @property
-    def motion_model(self) -> MotionModel: ...
-
-    @property
-    def motion_stats(self) -> Any: ...
-
-    def clip_truth_path(self, row: Any) -> Path: ...
 
 
 def fit_motion_readout(data: DataView, lip_head: nn.Module) -> MotionReadout:
@@ -84,7 +51,7 @@ def fit_motion_readout(data: DataView, lip_head: nn.Module) -> MotionReadout:
 
 def fit_nonlip_readout(data: DataView) -> tuple[Readout, dict[str, float]]:
     """As :func:`fit_motion_readout`, from the non-lip code alone; also its validation R^2."""
-    return _fit(data, lambda row: data.store.window("nonlip", row).numpy())
+    return _fit(data, lambda row: _nonlip(data, row))
 
 
 class ReadoutScores:
@@ -96,10 +63,15 @@ class ReadoutScores:
 
     space = "readout"
 
-    def __init__(self, readout: Readout, mean: NDArray[np.float32], std: NDArray[np.float32]) -> None:
+    def __init__(
+        self, readout: Readout, mean: NDArray[np.float32], std: NDArray[np.float32]
+    ) -> None:
         """Keep the map and the statistics of the descriptors."""
         self._readout = readout
-        self._standard = (torch.as_tensor(mean).float(), torch.as_tensor(std).float().clamp_min(1e-6))
+        self._standard = (
+            torch.as_tensor(mean).float(),
+            torch.as_tensor(std).float().clamp_min(1e-6),
+        )
 
     def __call__(self, sample: ClipSample) -> Mapping[str, float]:
         """Scores by name, ``snd[readout]`` and so on."""
@@ -109,71 +81,66 @@ class ReadoutScores:
 
 
 class TruthScores:
-    """Sampled head rotation against the process that drew the embedded corpus, given the same speech.
+    """Samples against the process that drew the embedded corpus, given the same speech.
 
-    The codes are read out as rotations in radians. Four distances of moments and spectrum
+    The codes are read out as the process's own channels
+    (:data:`talkhead.corpus.motion_process.CHANNELS`). Four distances of moments and spectrum
     (:func:`talkhead.metrics.spectrum.process_distance`) and the diversity ratio; all need two takes or
     more and a clip longer than the lags compared. A read-out with an R^2 below 1 shrinks the
     variance, so the ratios are read beside that R^2.
     """
 
-    def __init__(self, readout: Readout, truth_of: Callable[[str], Path | None]) -> None:
-        """Keep the map; ``truth_of`` gives a clip's truth file, None where there is none."""
-        self._readout, self._truth_of = readout, truth_of
-        self._truths: dict[str, Truth] = {}
+    def __init__(self, readout: Readout, truths: Mapping[str, Truth]) -> None:
+        """Keep the map from codes to channels and the truth of the clips to be scored."""
+        self._readout, self._truths = readout, truths
 
     def __call__(self, sample: ClipSample) -> Mapping[str, float]:
-        """Scores by name, ``process_variance_ratio[readout]`` and so on."""
+        """Scores by name, ``process_variance_ratio[truth]`` and so on."""
         takes, frames = sample.generated.shape[:2]
-        if sample.variant != "model" or takes < 2 or frames <= MAX_LAG_FRAMES:
+        truth = self._truths.get(sample.clip)
+        if truth is None or sample.variant != "model" or takes < 2 or frames <= MAX_LAG_FRAMES:
             return {}
-        truth = self._truth(sample.clip)
-        if truth is None:
-            return {}
-        rotation = self._readout.predict_tensor(sample.generated.float().cpu())[..., ROTATION]
+        channels = self._readout.predict_tensor(sample.generated.float().cpu())
         features = truth.prosody.features[sample.start : sample.start + frames]
         process = MotionProcess(truth.process)
-        found = process_distance(SequenceMoments.from_takes(rotation), true_moments(process, features))
-        rng = np.random.default_rng(sample.start)
-        drawn = [take.rotation for take in process.sample(features, rng, TRUE_TAKES)]
-        ratio = diversity_ratio(rotation, torch.from_numpy(np.stack(drawn)).float())
-        scores = {f"process_{name}[readout]": float(value) for name, value in found.items()}
-        return {**scores, "diversity_ratio[readout]": float(ratio.mean())}
-
-    def _truth(self, clip: str) -> Truth | None:
-        if clip not in self._truths:
-            path = self._truth_of(clip)
-            if path is None or not path.is_file():
-                return None
-            self._truths[clip] = load_truth(path)
-        return self._truths[clip]
-
-
-def true_moments(process: MotionProcess, features: NDArray[np.floating[Any]]) -> SequenceMoments:
-    """Closed-form moments of the true rotation given the speech.
-
-    The side a take prefers is constant within it, so its squared offset adds to the autocovariance at
-    every lag.
-    """
-    lags = [np.diag(process.autocovariance(lag))[ROTATION] for lag in range(MAX_LAG_FRAMES + 1)]
-    covariance = np.stack(lags) + np.square(process.side_offset[ROTATION])
-    mean = process.mean(features)[:, ROTATION]
-    return SequenceMoments(torch.from_numpy(mean.copy()), torch.from_numpy(covariance))
+        law = true_moments(process, features)
+        found = process_distance(SequenceMoments.from_takes(channels), law)
+        drawn = true_takes(process, features, TRUE_TAKES, np.random.default_rng(sample.start))
+        scale = (torch.zeros(len(CHANNELS)), law.autocovariance[0].sqrt().float())
+        ratio = diversity_ratio(channels, drawn.float(), standard=scale)
+        scores = {f"process_{name}[truth]": float(value) for name, value in found.items()}
+        return {**scores, "diversity_ratio[truth]": float(ratio.mean())}
 
 
 def descriptor_evaluators(
     data: DataView,
-) -> tuple[list[Callable[[ClipSample], Mapping[str, float]]], dict[str, float]]:
-    """The evaluators a test of a prior adds, and the R^2 of the read-out they stand on."""
+) -> tuple[list[ClipEvaluator], dict[str, float]]:
+    """The evaluators a test of a prior adds, and the R^2 of the read-outs they stand on.
+
+    Truth files are read for scoring only; without them (any real corpus) their scores are left out.
+    """
+    train, val, test = (_some(data.prepared.rows(s)) for s in ("train", "val", "test"))
     readout, r2 = fit_nonlip_readout(data)
     stats = data.motion_stats
-    rows = {row.id: row for row in data.prepared.rows()}
+    evaluators: list[ClipEvaluator] = [ReadoutScores(readout, stats.mean, stats.std)]
+    scores = {f"readout_r2_{group}": value for group, value in r2.items()}
+    if all(data.clip_truth_path(row).is_file() for row in (*train, *val, *test)):
+        truths = {row.id: load_truth(data.clip_truth_path(row)) for row in (*train, *val, *test)}
 
-    def truth_of(clip: str) -> Path | None:
-        return data.clip_truth_path(rows[clip]) if clip in rows else None
+        def channels(row: Any) -> NDArray[np.float32]:
+            return gaussian_channels(truths[row.id].state.arrays())[: row.frames]
 
-    scores = [ReadoutScores(readout, stats.mean, stats.std), TruthScores(readout, truth_of)]
-    return list(scores), r2
+        layout = {name: slice(i, i + 1) for i, name in enumerate(CHANNELS)}
+        exact = Readout.fit([_nonlip(data, r) for r in train], [channels(r) for r in train], layout)
+        found = exact.r2([_nonlip(data, r) for r in val], [channels(r) for r in val])
+        scores |= {f"truth_r2_{name}": value for name, value in found.items()}
+        evaluators.append(TruthScores(exact, truths))
+    return evaluators, scores
+
+
+def _nonlip(data: DataView, row: Any) -> NDArray[np.float32]:
+    codes: NDArray[np.float32] = data.store.window("nonlip", row).numpy()
+    return codes
 
 
 def _fit(

@@ -19,6 +19,7 @@ from talkhead.networks.motion_encoder import MotionEncoder
 from talkhead.networks.perceptual import GazeFeatures
 from talkhead.stages.adversarial import AdversarialStage, trainable
 from talkhead.stages.base import build
+from talkhead.stages.whole_clips import leakage
 
 
 class LipDisentangleStage(AdversarialStage):
@@ -155,6 +156,24 @@ class LipDisentangleStage(AdversarialStage):
         if self.gaze is not None:
             terms["gaze"] = gaze_loss(self.gaze, fake, real, landmarks)
         return real, fake, landmarks, terms
+
+    def on_test_epoch_end(self) -> None:
+        """Leakage between the two codes on all held-out clips, where the truth is known."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        held_out = [*data.prepared.rows("val"), *data.prepared.rows("test")]
+        scores = leakage(
+            data,
+            held_out,
+            lambda pictures: self.nonlip_head(self.motion_encoder(pictures)),
+            lambda mel: self.lip_head(self.audio_encoder(mel)),
+            self.video_spec.size,
+            self.device,
+        )
+        self.log_dict(
+            {f"test/{name}": value for name, value in scores.items()}, rank_zero_only=True
+        )
 
     def generator_groups(self) -> list[dict[str, Any]]:
         """Heads and generator, each at its own learning rate."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class MotionARStage(MotionPriorStage):
     """
 
     causal = True
-    default_weights = {"simple": 1.0, "velocity": 0.0}
+    default_weights: ClassVar[Mapping[str, float]] = {"simple": 1.0, "velocity": 0.0}
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class MotionDiffusionStage(MotionPriorStage):
     """
 
     causal = False
-    default_weights = {"simple": 1.0, "velocity": 1.0}
+    default_weights: ClassVar[Mapping[str, float]] = {"simple": 1.0, "velocity": 1.0}
 
     def __init__(
         self,
@@ -139,12 +139,8 @@ class MotionDiffusionStage(MotionPriorStage):
         one overlapping frame is the common case, but reach the whole length less one frame.
         """
         rows, frames = valid.shape
-        draw = {"device": valid.device, "generator": generator}
-        kind, length, frame = (
-            torch.rand(rows, **draw),
-            torch.rand(rows, **draw),
-            torch.rand(rows, frames, **draw),
-        )
+        kind, length = torch.rand(2, rows, device=valid.device, generator=generator)
+        frame = torch.rand(rows, frames, device=valid.device, generator=generator)
         if not self.train_editing:
             return torch.zeros_like(valid)
         longest = (valid.sum(1) - 1).clamp_min(1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from talkhead.metrics.fid_dfm import fid_dfm
 from talkhead.metrics.fid_fm import fid_fm
@@ -111,7 +111,7 @@ def derangement(samples: Sequence[ClipSample]) -> list[int]:
     return chosen
 
 
-class PooledDistance(nn.Module):
+class PooledDistance:
     """SND over all frames of all clips at once, one pair of Gaussians a variant.
 
     Per-video distances of short clips are inflated by their own sampling error, the same for every
@@ -120,10 +120,10 @@ class PooledDistance(nn.Module):
 
     def __init__(self, dim: int, standard: Standard, variants: Sequence[str]) -> None:
         """Accumulators of width ``dim`` for each variant."""
-        super().__init__()
-        self.still = nn.ModuleDict({v: FrechetDistance(dim, standard) for v in variants})
         zero = (torch.zeros_like(standard[0]), standard[1])  # differences have no offset
-        self.moving = nn.ModuleDict({v: FrechetDistance(dim, zero) for v in variants})
+        device = standard[0].device
+        self.still = {v: FrechetDistance(dim, standard).to(device) for v in variants}
+        self.moving = {v: FrechetDistance(dim, zero).to(device) for v in variants}
 
     def update(self, sample: ClipSample) -> None:
         """Add one clip's takes and its real codes."""
@@ -139,6 +139,50 @@ class PooledDistance(nn.Module):
         return {f"{name}[{space}]": value for name, value in values.items()}
 
 
+class TestScores:
+    """Collects scored samples of one test run and reduces them over clips and ranks.
+
+    Attributes:
+        samples: The model's samples, on the CPU.
+        rows: Variant -> one row of scores a clip, ``{"clip", "start", name: value, …}``.
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    def __init__(
+        self, evaluate: Callable[[ClipSample], Mapping[str, float]], standard: Standard, space: str
+    ) -> None:
+        """``evaluate`` scores one clip; ``standard`` and ``space`` as in :func:`motion_scores`."""
+        self._evaluate, self._mean, self._space = evaluate, standard[0].cpu(), space
+        self._pooled = PooledDistance(len(self._mean), standard, VARIANTS)
+        self.samples: list[ClipSample] = []
+        self.rows: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
+
+    def add(self, sample: ClipSample) -> None:
+        """Score a sample of the model and keep it for the baselines."""
+        self._record(sample)
+        on_cpu = {name: getattr(sample, name).cpu() for name in ("generated", "real", "audio")}
+        self.samples.append(replace(sample, **on_cpu))
+
+    def finish(self) -> dict[str, float]:
+        """Score the baselines; means over clips as ``<name>`` and ``<baseline>/<name>``."""
+        for item, other in zip(self.samples, derangement(self.samples), strict=True):
+            for baseline in baselines(item, self._mean, self.samples[other].real):
+                self._record(baseline)
+        means: dict[str, float] = {}
+        for variant in VARIANTS:
+            self.rows[variant] = gather_rows(self.rows[variant])
+            scores = row_means(self.rows[variant]) | self._pooled.compute(variant, self._space)
+            prefix = "" if variant == "model" else f"{variant}/"
+            means.update({f"{prefix}{name}": value for name, value in scores.items()})
+        return means
+
+    def _record(self, sample: ClipSample) -> None:
+        row = {"clip": sample.clip, "start": sample.start, **self._evaluate(sample)}
+        self.rows[sample.variant].append(row)
+        self._pooled.update(sample)
+
+
 def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Result rows of all ranks, each clip once, ordered by clip and start."""
     parts: list[list[dict[str, Any]]] = [rows]
@@ -150,10 +194,8 @@ def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def row_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean over rows of every number except ``start``; rows without a name or with NaN are left out."""
-    names = dict.fromkeys(
-        k for row in rows for k, v in row.items() if isinstance(v, float) and k != "start"
-    )
+    """Mean over rows of every float; rows without it, or where it is not finite, are left out."""
+    names = dict.fromkeys(k for row in rows for k, v in row.items() if isinstance(v, float))
     means = {}
     for name in names:
         values = [row[name] for row in rows if name in row and math.isfinite(row[name])]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -14,9 +13,8 @@ from torch import Tensor, nn
 
 from talkhead.batch import FeatureSource, SequenceBatch, Sequences
 from talkhead.checkpoint import Source, resolve
-from talkhead.diffusion.chunking import WindowSampler, first_frame, sample_long, sample_stream
-from talkhead.diffusion.sampler import CleanFrames, SamplerSettings, item_seed
-from talkhead.errors import ConfigError, DataError, SpecError
+from talkhead.diffusion.sampler import SamplerSettings, item_seed
+from talkhead.errors import ConfigError, SpecError
 from talkhead.metrics.sequences import Standard
 from talkhead.metrics.snd import SND
 from talkhead.networks.audio_encoder import AudioEncoder
@@ -25,38 +23,41 @@ from talkhead.networks.generator import StyleGenerator
 from talkhead.networks.heads import LipHead, NonLipHead
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.motion_encoder import MotionEncoder
+from talkhead.networks.motion_readout import MotionReadout
 from talkhead.networks.prior import PriorNetwork
-from talkhead.stages.base import Stage, build
+from talkhead.stages.base import build
+from talkhead.stages.descriptor_space import descriptor_evaluators, fit_motion_readout
 from talkhead.stages.motion_evaluation import (
     MIN_FRAMES,
-    VARIANTS,
     ClipEvaluator,
     ClipSample,
-    PooledDistance,
-    baselines,
-    derangement,
-    gather_rows,
+    TestScores,
     motion_scores,
-    row_means,
 )
+from talkhead.stages.motion_features import (
+    FEATURES,
+    STATISTICS_CLIPS,
+    add_readout,
+    cropped,
+    feature_statistics,
+    take_readout,
+)
+from talkhead.stages.motion_sampling import MotionSamplingStage
 
 log = logging.getLogger(__name__)
 
 SPACE = "code"
 VALIDATION_SEED = 20_000
-FEATURES = {"nonlip": "code", "audio": "audio"}
-"""Cached feature -> its name in the prior's statistics."""
-STATISTICS_CLIPS = 5000
-"""Training clips, evenly spread, beyond which more would not change the statistics."""
 
 
-class MotionPriorStage(Stage):
+class MotionPriorStage(MotionSamplingStage):
     """Base of the stages that learn non-lip motion from sound.
 
-    Both train on cached features only: ``audio`` from the audio encoder and ``nonlip`` from the
-    motion encoder and its non-lip head. A subclass says how a batch is scored and how a window is
-    sampled. Identity encoder, generator and lip head are carried along untouched so that one
-    checkpoint holds all that generation needs.
+    Both train on cached features only: ``audio`` from the audio encoder and ``nonlip`` from the motion
+    encoder and its non-lip head. A subclass says how a batch is scored and how a window is sampled.
+    Identity encoder, generator and lip head are carried along untouched so that one checkpoint holds
+    all that generation needs. So is a linear read-out from codes to motion descriptors, fitted when
+    training starts; it is no submodule, since an average of the weights copies the stage earlier.
     """
 
     consumes = (
@@ -67,7 +68,7 @@ class MotionPriorStage(Stage):
         "identity_encoder",
         "generator",
     )
-    exports = ("prior",)
+    exports = ("prior", "readout")
     monitor = f"val/snd[{SPACE}]"
     mode = "min"
     causal: ClassVar[bool]
@@ -122,7 +123,8 @@ class MotionPriorStage(Stage):
         clash = sorted(set(fixed) & set(prior or {}))
         if clash:
             raise ConfigError(
-                f"prior: {', '.join(clash)} follow from the stage and the parts it consumes; remove them."
+                f"prior: {', '.join(clash)} follow from the stage and the parts it consumes; "
+                "remove them."
             )
         self.prior = build(PriorNetwork, {**(prior or {}), **fixed}, "prior")
         if takes < 1:
@@ -130,11 +132,13 @@ class MotionPriorStage(Stage):
         self.lr, self.weight_decay = lr, weight_decay
         self.sampler = sampler or SamplerSettings()
         self.takes, self.validation_clips = takes, validation_clips
+        self.readout: MotionReadout | None
+        object.__setattr__(self, "readout", None)
         self.clip_evaluators: list[ClipEvaluator] = []
-        self.test_samples: list[ClipSample] = []
-        self.variant_results: dict[str, list[dict[str, Any]]] = {}
+        self._data_evaluators: list[ClipEvaluator] = []
+        self._readout_quality: dict[str, float] = {}
+        self.test_scores: TestScores | None = None
         self._validation_snd: SND | None = None
-        self._pooled: PooledDistance | None = None
 
     # -- data ------------------------------------------------------------------------------------
 
@@ -169,34 +173,44 @@ class MotionPriorStage(Stage):
         return self.prior.code_mean, self.prior.code_std
 
     def on_fit_start(self) -> None:
-        """Check clocks; take the training split's feature statistics unless a checkpoint gave them.
+        """Check clocks; take feature statistics and read-out unless a checkpoint gave them.
 
         Raises:
             ConfigError: There are none and the datamodule has no feature store to take them from.
         """
         super().on_fit_start()
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if self.readout is None and hasattr(datamodule, "clip_truth_path"):
+            fitted = fit_motion_readout(datamodule, self.lip_head)
+            object.__setattr__(self, "readout", fitted)
         if bool(self.prior.has_statistics):
             return
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
         if not (hasattr(datamodule, "store") and hasattr(datamodule, "prepared")):
             raise ConfigError(
                 "expected a talkhead datamodule to take feature statistics from, got "
-                f"{type(datamodule).__name__}; use one, or call stage.prior.set_statistics(...) first."
+                f"{type(datamodule).__name__}; use one, or call prior.set_statistics(...) first."
             )
         rows = datamodule.prepared.rows("train")
         rows = rows[:: max(1, len(rows) // STATISTICS_CLIPS)]
         clips = ({name: datamodule.store.window(name, r) for name in FEATURES} for r in rows)
         self.prior.set_statistics(**feature_statistics(clips))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As every stage, with the read-out."""
+        super().on_save_checkpoint(checkpoint)
+        if self.readout is not None:
+            add_readout(checkpoint, self.readout)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As every stage, with the read-out."""
+        super().on_load_checkpoint(checkpoint)
+        object.__setattr__(self, "readout", take_readout(checkpoint))
+
     # -- training and validation -----------------------------------------------------------------
 
     @abstractmethod
     def score(self, batch: SequenceBatch, generator: torch.Generator | None) -> dict[str, Tensor]:
         """Loss terms; all random draws come from ``generator`` (None is the global one)."""
-
-    @abstractmethod
-    def window_sampler(self, seeds: Sequence[int], settings: SamplerSettings) -> WindowSampler:
-        """Samples one window of standardised codes for rows with these seeds; keeps its random state."""
 
     def losses(self, batch: SequenceBatch) -> dict[str, Tensor]:
         """``simple`` (eq. 7) and ``velocity`` (eq. 8), in standardised codes."""
@@ -211,7 +225,7 @@ class MotionPriorStage(Stage):
         self._validation_snd = SND(standard=self.standard).to(self.device)
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        """Losses at the same noise every time; SND of samples for the first ``validation_clips``."""
+        """Losses at the same noise every time; SND of samples of the first ``validation_clips``."""
         generator = torch.Generator(self.device).manual_seed(VALIDATION_SEED + batch_idx)
         window = cropped(
             batch, len(batch.valid), self.prior.max_length
@@ -235,125 +249,40 @@ class MotionPriorStage(Stage):
             self.prior.parameters(), lr=self.lr, weight_decay=self.weight_decay
         )
 
-    # -- sampling --------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def sample(
-        self,
-        audio: Tensor,
-        seeds: Sequence[int] | None = None,
-        *,
-        clean: CleanFrames | None = None,
-        settings: SamplerSettings | None = None,
-    ) -> Tensor:
-        """Motion codes for sound of any length.
-
-        Args:
-            audio: Audio features, ``(B, T, 512)``.
-            seeds: One per row; a row's sample follows from its seed alone, whatever else is in the
-                batch.
-                Default: derived from the settings' seed and the row number.
-            clean: Codes of frames to keep (not standardised), such as the portrait's at frame 0.
-            settings: Sampler; default the stage's own.
-
-        Returns:
-            ``(B, T, 42)``.
-        """
-        chosen = settings or self.sampler
-        window = self.window_sampler(self._seeds(seeds, audio.shape[0], chosen), chosen)
-        kept = None
-        if clean is not None:
-            kept = CleanFrames(self.prior.standardise(clean.codes), clean.mask)
-        codes = sample_long(
-            window,
-            self.audio_ahead(audio),
-            length=self.prior.max_length,
-            overlap=chosen.overlap,
-            clean=kept,
-        )
-        return self.prior.restore(codes)
-
-    @torch.no_grad()
-    def sample_stream(
-        self,
-        audio: Iterable[Tensor],
-        seeds: Sequence[int],
-        *,
-        first: Tensor | None = None,
-        settings: SamplerSettings | None = None,
-    ) -> Iterator[Tensor]:
-        """As :meth:`sample`, block by block in constant memory.
-
-        Args:
-            audio: Blocks of features ``(B, t, 512)`` in order.
-            seeds: One per row.
-            first: Code to start from, such as the portrait's, ``(B, 42)``.
-            settings: Sampler; default the stage's own.
-
-        Yields:
-            New codes ``(B, n, 42)`` as soon as their window has all its sound.
-        """
-        chosen = settings or self.sampler
-        given = None if first is None else first_frame(self.prior.standardise(first))
-        pieces = sample_stream(
-            self.window_sampler(seeds, chosen),
-            self.stream_ahead(audio),
-            length=self.prior.max_length,
-            overlap=chosen.overlap,
-            given=given,
-        )
-        for codes in pieces:
-            yield self.prior.restore(codes)
-
-    def audio_ahead(self, audio: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Audio as the tokens see it, ``(B, T, 512)``; a stage with look-ahead shifts it."""
-        return audio
-
-    def stream_ahead(self, audio: Iterable[Tensor]) -> Iterable[Tensor]:
-        """As :meth:`audio_ahead` for a stream of blocks."""
-        return audio
-
     # -- test and predict ------------------------------------------------------------------------
 
     def on_test_start(self) -> None:
-        """Fresh accumulators."""
-        self.test_samples, self.per_clip_results, self.variant_results = [], [], {}
-        self._pooled = PooledDistance(self.prior.code_dim, self.standard, VARIANTS).to(self.device)
+        """Fresh accumulators; scores in descriptors where the data offer them."""
+        self._data_evaluators, self._readout_quality = [], {}
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(datamodule, "clip_truth_path"):
+            found = descriptor_evaluators(datamodule)
+            self._data_evaluators, self._readout_quality = found
+        self.test_scores = TestScores(self.evaluate_clip, self.standard, SPACE)
+        self.per_clip_results = []
 
     def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Draw ``takes`` samples for every run of frames and score them."""
+        assert self.test_scores is not None  # made in on_test_start
         for item in self._items(batch, self.takes):
-            self._record(item)
-            # kept for the baselines and for callbacks that render or measure in another space
-            self.test_samples.append(
-                ClipSample(
-                    item.clip, item.start, item.generated.cpu(), item.real.cpu(), item.audio.cpu()
-                )
-            )
+            self.test_scores.add(item)
 
     def on_test_epoch_end(self) -> None:
-        """Score the baselines, then log means over clips: ``test/<name>``, ``test/<baseline>/<name>``."""
-        partners = derangement(self.test_samples)
-        mean = self.prior.code_mean.cpu()
-        for item, j in zip(self.test_samples, partners, strict=True):
-            for baseline in baselines(item, mean, self.test_samples[j].real):
-                self._record(baseline)
-        assert self._pooled is not None  # made in on_test_start
-        for variant in VARIANTS:
-            rows = gather_rows(self.variant_results.get(variant, []))
-            self.variant_results[variant] = rows
-            scores = row_means(rows) | self._pooled.compute(variant, SPACE)
-            prefix = "test/" if variant == "model" else f"test/{variant}/"
-            self.log_dict({f"{prefix}{name}": value for name, value in scores.items()})
-        self.per_clip_results = self.variant_results["model"]
+        """Score the baselines, too; log ``test/<name>`` and ``test/<baseline>/<name>``."""
+        assert self.test_scores is not None  # made in on_test_start
+        means = self.test_scores.finish()
+        means |= self._readout_quality
+        self.log_dict({f"test/{name}": value for name, value in means.items()})
+        self.per_clip_results = self.test_scores.rows["model"]
 
     def evaluate_clip(self, sample: ClipSample) -> dict[str, float]:
-        """Scores of one clip: code space, then everything in :attr:`clip_evaluators`.
+        """Scores of one clip: code space, descriptors, then all of :attr:`clip_evaluators`.
 
         Callbacks add measures in other spaces by appending to that list before testing starts.
         """
-        scores = motion_scores(sample.generated, sample.real, self._standard_on(sample), SPACE)
-        for evaluator in self.clip_evaluators:
+        mean, std = (value.to(sample.real) for value in self.standard)
+        scores = motion_scores(sample.generated, sample.real, (mean, std), SPACE)
+        for evaluator in (*self._data_evaluators, *self.clip_evaluators):
             scores.update(evaluator(sample))
         return scores
 
@@ -362,17 +291,6 @@ class MotionPriorStage(Stage):
         return self._items(batch, self.takes)
 
     # -- private ---------------------------------------------------------------------------------
-
-    def _record(self, sample: ClipSample) -> None:
-        """Score a sample and keep the row."""
-        assert self._pooled is not None  # made in on_test_start
-        row = {"clip": sample.clip, "start": sample.start, **self.evaluate_clip(sample)}
-        self.variant_results.setdefault(sample.variant, []).append(row)
-        self._pooled.update(sample)
-
-    def _standard_on(self, sample: ClipSample) -> Standard:
-        mean, std = self.standard
-        return mean.to(sample.real), std.to(sample.real)
 
     def _items(self, batch: SequenceBatch, takes: int) -> list[ClipSample]:
         """Samples of a batch, run by run; runs of one length share a network pass."""
@@ -394,61 +312,3 @@ class MotionPriorStage(Stage):
                 real = batch.features["nonlip"][i, :length].float()
                 found[i] = ClipSample(names[i], starts[i], codes[n], real, audio[n])
         return [found[i] for i in sorted(found)]
-
-    def _seeds(
-        self, seeds: Sequence[int] | None, rows: int, settings: SamplerSettings
-    ) -> Sequence[int]:
-        if seeds is None:
-            return [item_seed(settings.seed, f"row{i}") for i in range(rows)]
-        if len(seeds) != rows:
-            raise ConfigError(
-                f"expected {rows} seeds, one per row, got {len(seeds)}; give one each."
-            )
-        return seeds
-
-
-def feature_statistics(clips: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean and standard deviation of every feature in :data:`FEATURES` over all frames.
-
-    Args:
-        clips: Features of one clip after the other, ``(T, D)`` each.
-
-    Returns:
-        ``<name>_mean`` and ``<name>_std``, float32 ``(D,)``.
-
-    Raises:
-        DataError: Fewer than two frames.
-    """
-    count = 0
-    sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
-    for clip in clips:
-        count += len(clip["nonlip"])
-        for feature in FEATURES:
-            rows = clip[feature].double()
-            # sums are taken around the first frame: far from zero they would lose digits
-            origin, first, second = sums.get(feature, (rows[0], rows[0] * 0, rows[0] * 0))
-            shifted = rows - origin
-            sums[feature] = (origin, first + shifted.sum(0), second + shifted.square().sum(0))
-    if count < 2:
-        raise DataError(
-            f"expected at least 2 training frames for the feature statistics, got {count}; "
-            "check the training split."
-        )
-    result = {}
-    for feature, name in FEATURES.items():
-        origin, first, second = sums[feature]
-        offset = first / count
-        result[f"{name}_mean"] = (origin + offset).float()
-        result[f"{name}_std"] = (second / count - offset.square()).clamp_min(0).sqrt().float()
-    return result
-
-
-def cropped(batch: SequenceBatch, rows: int, length: int) -> SequenceBatch:
-    """The first ``rows`` runs of a batch, and the first ``length`` frames of each."""
-    return SequenceBatch(
-        features={name: value[:rows, :length] for name, value in batch.features.items()},
-        motion=batch.motion[:rows, :length],
-        valid=batch.valid[:rows, :length],
-        start=batch.start[:rows],
-        clip=batch.clip[:rows],
-    )

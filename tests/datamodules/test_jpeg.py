@@ -4,13 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.jpeg import decode_jpeg, encode_jpeg, resize_pictures, torchvision_decoder
+from datamodules.jpeg import (
+    Picture,
+    decode_jpeg,
+    encode_jpeg,
+    resize_pictures,
+    torchvision_decoder,
+)
 from talkhead.errors import DataError, ShapeError
 
 
-def _picture(size: int = 48) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _picture(size: int = 48) -> Picture:
     y, x = np.mgrid[0:size, 0:size] * (255.0 / size)
-    return np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
+    picture: Picture = np.stack([x, y, 255 - x], axis=-1).astype(np.uint8)
+    return picture
 
 
 def test_round_trip_keeps_colours_and_axes() -> None:

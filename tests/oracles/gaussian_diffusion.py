@@ -27,6 +27,7 @@ def gaussian_denoiser(
         alpha, sigma = schedule.alpha[n[0]], schedule.sigma[n[0]]
         total = alpha**2 * covariance + sigma**2 * torch.eye(len(mean), dtype=mean.dtype)
         gain = alpha * torch.linalg.solve(total, covariance).T
-        return mean + (x - alpha * mean) @ gain.T
+        posterior: Tensor = mean + (x - alpha * mean) @ gain.T
+        return posterior
 
     return denoise

@@ -1,4 +1,4 @@
-"""Mel spectrogram by plain loops: a sum over samples per bin and triangles from their definition."""
+"""Mel spectrogram by plain loops: a sum over samples per bin, triangles by definition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def hertz_to_mel(hertz: float) -> float:
 def mel_to_hertz(mel: float) -> float:
     if mel < 15.0:
         return 200.0 * mel / 3.0
-    return 1000.0 * 6.4 ** ((mel - 15.0) / 27.0)
+    return 1000.0 * math.pow(6.4, (mel - 15.0) / 27.0)
 
 
 def mel_step(wave: NDArray[np.float64], centre: int, bins: list[int]) -> list[float]:

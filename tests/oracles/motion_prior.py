@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from talkhead.networks.prior import PostNormBlock, PriorNetwork
+from talkhead.networks.prior import PriorNetwork
+from talkhead.networks.transformer import PostNormBlock
 
 
 def torch_layer(block: PostNormBlock, width: int, feedforward: int) -> nn.TransformerEncoderLayer:
@@ -13,7 +14,9 @@ def torch_layer(block: PostNormBlock, width: int, feedforward: int) -> nn.Transf
     layer = nn.TransformerEncoderLayer(
         width, block.heads, feedforward, 0.0, "gelu", batch_first=True, norm_first=False
     )
-    first, _, _, last = block.feedforward
+    first, last = block.feedforward[0], block.feedforward[3]
+    assert isinstance(first, nn.Linear)
+    assert isinstance(last, nn.Linear)
     names = {
         "self_attn.in_proj_weight": block.attention_in.weight,
         "self_attn.in_proj_bias": block.attention_in.bias,

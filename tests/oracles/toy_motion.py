@@ -49,7 +49,7 @@ def toy_motion(rows: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def train_toy_prior(steps: int, seed: int = 0) -> PriorNetwork:
-    """A tiny diffusion prior trained on the toy process with the stage's losses; weights averaged."""
+    """A tiny diffusion prior trained on the toy process with the stage's losses, averaged."""
     torch.manual_seed(seed)
     network = PriorNetwork(AUDIO_DIM, CODE_DIM, 64, 3, 4, 128, 0.0, FRAMES)
     audio, motion = toy_motion(8000, seed + 1)

@@ -17,17 +17,19 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Trainer
+
+import datamodules
 from callbacks.ema import EMA
 from callbacks.throughput import batch_size
-from lightning.pytorch import Trainer
-from talkhead import cli, config_guards
+from datamodules.base import TalkheadDataModule
+from talkhead import cli, config_guards, stages
 from talkhead.__main__ import main
 from talkhead.batch import SequenceBatch
 from talkhead.errors import ConfigError, MissingDependencyError
 from talkhead.stages.base import Stage
-
+from tests.conftest import QUIET, Run
 from tests.talkhead import toy_stages
-from tests.talkhead.conftest import QUIET, Run
 from tests.talkhead.toy_stages import ToyData, ToyGan, ToyStage
 
 pytestmark = pytest.mark.filterwarnings(
@@ -38,7 +40,7 @@ FIT = ["fit", "--model=ToyStage", "--data=ToyData", "--trainer.max_epochs=1"]
 PLAIN = (int, float, str, bool, list, dict, type(None))
 
 
-@pytest.fixture()
+@pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notices of the command line."""
     lines: list[str] = []
@@ -71,9 +73,9 @@ def refusal(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def shipped_classes() -> list[type]:
     """Every stage and datamodule of the suite that a configuration can name."""
-    for package in (cli.stages, cli.datamodule_package):
+    for package in (stages, datamodules):
         cli.import_all(package)
-    found = cli._leaves(Stage) + [cli.TalkheadDataModule, *cli._leaves(cli.TalkheadDataModule)]
+    found = [*cli.subclasses(Stage), TalkheadDataModule, *cli.subclasses(TalkheadDataModule)]
     return [cls for cls in found if not cls.__module__.startswith("tests.")]
 
 
@@ -90,12 +92,17 @@ def atoms(annotation: Any) -> set[Any]:
     return {origin or annotation}
 
 
+def hints_of(cls: type) -> dict[str, Any]:
+    """Annotations of a constructor."""
+    return typing.get_type_hints(getattr(cls, "__init__"))  # noqa: B009 - mypy refuses cls.__init__
+
+
 def parameters() -> list[tuple[str, set[Any]]]:
     """Every constructor parameter of every shipped class, with its types."""
     return [
         (f"{cls.__name__}.{name}", atoms(hint))
         for cls in shipped_classes()
-        for name, hint in typing.get_type_hints(cls.__init__).items()
+        for name, hint in hints_of(cls).items()
         if name != "return"
     ]
 
@@ -167,7 +174,7 @@ def test_c04_a_stage_can_be_copied_while_a_trainer_holds_it(run: Run) -> None:
     run(*FIT, "--trainer.callbacks+=EMA")
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_c04_ema_under_two_processes(tmp_path: Path) -> None:
     args = [*FIT, *QUIET[:1], "--trainer.devices=2", "--trainer.strategy=ddp", *QUIET[2:]]
     two_processes([*args, "--trainer.callbacks+=EMA"], tmp_path)
@@ -208,7 +215,7 @@ def test_c09_a_gan_needs_the_lenient_ddp(capsys: pytest.CaptureFixture[str]) -> 
     config_guards.gan_strategy(True, "ddp")
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 def test_c09_a_gan_under_two_processes(tmp_path: Path) -> None:
     strategy = "--trainer.strategy=ddp_find_unused_parameters_true"
     args = ["fit", "--model=ToyGan", "--data=ToyData", "--trainer.max_steps=3", strategy]
@@ -220,7 +227,7 @@ def test_c10_null_and_none_on_the_command_line(
 ) -> None:
     config = printed([*FIT, "--model.sampler_steps=null"], capsys)
     assert config["model"]["init_args"]["sampler_steps"] is None
-    with pytest.raises(ConfigError, match="model.vgg is the text 'None'"):
+    with pytest.raises(ConfigError, match=r"model\.vgg is the text 'None'"):
         config_guards.check({"model": {"init_args": {"vgg": "None"}}, "trainer": {}})
     # One subclass level only: no parameter of a shipped class is itself a class.
     assert not [name for name, kinds in parameters() if kinds - set(PLAIN)]
@@ -298,7 +305,9 @@ def test_c19_monitors_have_what_they_need(monkeypatch: pytest.MonkeyPatch) -> No
     callbacks[0]["init_args"] = {"cpu_stats": False}
     config_guards.check({"trainer": {"callbacks": callbacks}})
     ones = torch.ones(3, 5, 2)
-    batch = SequenceBatch({"audio": ones}, ones, ones[..., 0] > 0, torch.zeros(3, dtype=torch.int64))
+    batch = SequenceBatch(
+        {"audio": ones}, ones, ones[..., 0] > 0, torch.zeros(3, dtype=torch.int64)
+    )
     assert batch_size(batch) == 3
     with pytest.raises(ConfigError, match="with a tensor"):
         batch_size("text")

@@ -1,19 +1,21 @@
-"""Tiny stages and a tiny datamodule: everything the command line does, without pictures or sound."""
+"""Tiny stages and a tiny datamodule: everything the command line does, without pictures or
+sound."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, cast
 
 import torch
-from datamodules.base import TalkheadDataModule
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from datamodules.base import TalkheadDataModule
 from talkhead.checkpoint import resolve
 from talkhead.networks.component import Component
 from talkhead.stages.adversarial import _leave_out_of_global_step as leave_out_of_global_step
 from talkhead.stages.base import Stage
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 
 class ToyHead(Component):
@@ -78,9 +80,7 @@ class ToyStage(Stage):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         made = torch.optim.AdamW if self.optimizer_name == "adamw" else torch.optim.Adam
-        return made(
-            self.parameters(), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay
-        )
+        return made(self.parameters(), lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
 
 
 class ToyOtherStage(ToyStage):
@@ -146,7 +146,8 @@ class ToyData(TalkheadDataModule):
     def data_block(self) -> dict[str, Any]:
         return {"dataset": "toy", "synthetic": True, "clips": 1, "frames": self.rows}
 
-    def _loader(self) -> DataLoader[Any]:
+    def rows_loader(self) -> Any:
+        """The same rows, whatever they are for."""
         return DataLoader(TensorDataset(self.table), batch_size=self.batch_size)
 
-    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = _loader
+    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = rows_loader

@@ -81,7 +81,7 @@ def test_total_variance_is_the_written_one() -> None:
     process = MotionProcess()
     rng = np.random.default_rng(5)
     found = np.concatenate(
-        [t.channels() for f in _features(20) for t in process.sample(f, rng, takes=10)]
+        [t.channels() for f in _features(12) for t in process.sample(f, rng, takes=10)]
     )
     assert found.var(0) == pytest.approx(process.variance(), rel=0.25)
 
@@ -90,7 +90,7 @@ def test_explained_share_is_what_a_regression_finds() -> None:
     process = MotionProcess()
     rng = np.random.default_rng(6)
     design, targets = [], []
-    for features in _features(20):
+    for features in _features(12):
         for take in process.sample(features, rng, takes=10):
             design.append(prosody_drives(features))
             targets.append(take.channels())
@@ -107,9 +107,7 @@ def test_log_likelihood_is_the_mixture_of_two_joint_normals() -> None:
     process = MotionProcess()
     features = _features(1)[0][:12]
     motion = process.sample(features, np.random.default_rng(3))[0].channels()
-    joint = np.block(
-        [[process.autocovariance(i - j) for j in range(12)] for i in range(12)]
-    )
+    joint = np.block([[process.autocovariance(i - j) for j in range(12)] for i in range(12)])
     scores = [
         multivariate_normal(process.mean(features, side).ravel(), joint).logpdf(motion.ravel())
         for side in (-1, 1)

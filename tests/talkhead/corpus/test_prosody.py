@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from talkhead.corpus.prosody import PROSODY_FEATURES, measure_prosody, track_pitch
 from talkhead.corpus.speech import synthesize
@@ -9,11 +10,11 @@ from talkhead.errors import ShapeError
 from talkhead.specs import SAMPLE_RATE_HZ
 
 
-def _tone(hz: float, seconds: float, level: float = 0.2) -> np.ndarray:
+def _tone(hz: float, seconds: float, level: float = 0.2) -> NDArray[np.float32]:
     """Harmonic tone, weaker towards the top."""
     t = np.arange(int(seconds * SAMPLE_RATE_HZ)) / SAMPLE_RATE_HZ
     parts = [np.sin(2 * np.pi * k * hz * t) / k for k in range(1, 8) if k * hz < 7000]
-    return (level * np.sum(parts, axis=0)).astype(np.float32)
+    return np.asarray(level * np.sum(parts, axis=0), dtype=np.float32)
 
 
 @pytest.mark.parametrize("hz", [80.0, 117.3, 200.0, 331.0])

@@ -14,7 +14,7 @@ from talkhead.errors import ConfigError, ShapeError
 
 
 class _Window:
-    """Counts on from the last clean frame (0 without): any lost or doubled frame breaks the count."""
+    """Counts on from the last clean frame: any lost or doubled frame breaks the count."""
 
     def __init__(self) -> None:
         self.spans: list[tuple[int, int]] = []  # frames, clean frames

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import Any
 
@@ -192,7 +193,7 @@ def test_positions_fall_from_last_to_first_step(spacing: Any, steps: int) -> Non
     path = step_positions(SCHEDULE, SamplerSettings(steps=steps, spacing=spacing))
     assert len(path) == steps
     assert path[0] == 999
-    assert all(a > b >= 0 for a, b in zip(path, path[1:], strict=False))
+    assert all(a > b >= 0 for a, b in itertools.pairwise(path))
     if steps > 1:
         assert path[-1] == 0
 

@@ -40,7 +40,10 @@ def test_twelve_log_snr_steps_are_as_good_as_fifty_and_uniform_ones_are_not() ->
     fifty = mean(kind="ddim", steps=50)
     ancestral = mean(seeds=SEEDS[:1], kind="ddpm", steps=1000)
     uniform = mean(kind="dpmpp2m", steps=12, spacing="uniform")
-    report = f"12 log-SNR {few:.3f}, DDIM-50 {fifty:.3f}, DDPM-1000 {ancestral:.3f}, uniform {uniform:.3f}"
-    assert few <= 1.15 * min(fifty, ancestral), report
+    same_seed = mean(seeds=SEEDS[:1], kind="dpmpp2m", steps=12)
+    report = f"log-SNR {few:.3f} {same_seed:.3f}, DDIM-50 {fifty:.3f}, DDPM {ancestral:.3f}, "
+    report += f"uniform {uniform:.3f}"
+    assert few <= 1.15 * fifty, report
+    assert same_seed <= 1.15 * ancestral, report  # one seed: 640 000 evaluations
     assert uniform > 1.5 * few, report
     assert torch.isfinite(torch.tensor([few, fifty, ancestral, uniform])).all(), report

@@ -7,6 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from talkhead.geometry import face_topology as ft
 
@@ -36,6 +37,15 @@ def test_landmarks_add_irises_in_mediapipe_order() -> None:
         assert right[0] > centre[0] > left[0]
         assert bottom[1] > centre[1] > top[1]
     assert points[468, 0] < 0 < points[473, 0]
+
+
+def test_texture_coordinates_lie_like_the_picture() -> None:
+    uv = ft.canonical_uv()
+    assert uv.shape == (468, 2)
+    assert uv.min() >= 0
+    assert uv.max() <= 1
+    assert uv[33, 0] < uv[263, 0]
+    assert uv[10, 1] < uv[4, 1] < uv[152, 1]
 
 
 def test_arrays_are_shared_and_read_only() -> None:
@@ -93,7 +103,7 @@ def test_tables_match_mediapipe_edges() -> None:
         warnings.simplefilter("ignore")
         edges = importlib.import_module("mediapipe.python.solutions.face_mesh_connections")
 
-    def ring_edges(ring: np.ndarray) -> set[frozenset[int]]:
+    def ring_edges(ring: NDArray[np.intp]) -> set[frozenset[int]]:
         return {frozenset((int(a), int(b))) for a, b in zip(ring, np.roll(ring, -1), strict=True)}
 
     def as_sets(pairs: frozenset[tuple[int, int]]) -> set[frozenset[int]]:

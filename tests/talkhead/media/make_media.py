@@ -82,4 +82,4 @@ def tone_bursts(seconds: float, seed: int = 0) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
     time = np.arange(round(seconds * RATE)) / RATE
     envelope = 0.5 + 0.5 * np.sin(2 * np.pi * 2.3 * time)
-    return (0.2 * envelope * rng.standard_normal(len(time))).astype(np.float32)
+    return np.asarray(0.2 * envelope * rng.standard_normal(len(time)), np.float32)

@@ -1,6 +1,7 @@
 """Videos and wavs are complete, in time with their sound, and never half-written."""
 
 import resource
+import sys
 import wave
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from talkhead.errors import DataError, ShapeError
-from talkhead.media import encode
+from talkhead.errors import DataError, MissingDependencyError, ShapeError
 from talkhead.media.encode import VideoWriter, write_video, write_wav
 from talkhead.specs import SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
 
@@ -26,7 +26,7 @@ def _chirps(samples: int) -> NDArray[np.float32]:
     """Sound whose cross-correlation has one sharp peak."""
     t = np.arange(samples) / SAMPLE_RATE_HZ
     gate = np.sin(2 * np.pi * 1.3 * t) > 0
-    return (0.4 * gate * np.sin(2 * np.pi * (200 + 300 * t) * t)).astype(np.float32)
+    return np.asarray(0.4 * gate * np.sin(2 * np.pi * (200 + 300 * t) * t), dtype=np.float32)
 
 
 def _decode(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.float32], list[float], int]:
@@ -115,7 +115,11 @@ def test_key_frame_at_least_every_second(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "frame",
-    [np.zeros((32, 32), np.uint8), np.zeros((32, 32, 3), np.float32), np.zeros((31, 32, 3), np.uint8)],
+    [
+        np.zeros((32, 32), np.uint8),
+        np.zeros((32, 32, 3), np.float32),
+        np.zeros((31, 32, 3), np.uint8),
+    ],
 )
 def test_wrong_frames_are_refused_and_leave_nothing(tmp_path: Path, frame: Any) -> None:
     with pytest.raises(ShapeError), VideoWriter(tmp_path / "a.mp4") as writer:
@@ -124,9 +128,9 @@ def test_wrong_frames_are_refused_and_leave_nothing(tmp_path: Path, frame: Any) 
 
 
 def test_changed_size_stereo_and_unexpected_sound_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ShapeError, match="32 x 32"), VideoWriter(tmp_path / "a.mp4") as writer:
-        writer.write_frame(np.zeros((32, 32, 3), np.uint8))
-        writer.write_frame(np.zeros((64, 32, 3), np.uint8))
+    sizes = ((32, 32, 3), (64, 32, 3))
+    with pytest.raises(ShapeError, match="32 x 32"):
+        write_video(tmp_path / "a.mp4", (np.zeros(s, np.uint8) for s in sizes))
     with pytest.raises(ShapeError, match="mono"):
         VideoWriter(tmp_path / "a.mp4", sound=True).write_audio(np.zeros((2, 8), np.float32))
     with pytest.raises(DataError, match="sound=True"):
@@ -174,11 +178,9 @@ def test_folder_that_cannot_exist_is_named(tmp_path: Path) -> None:
         write_video(tmp_path / "file" / "a.mp4", _frames(2))
 
 
-def test_missing_pyav_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(encode.MissingDependencyError, match="pip install"):
+def test_missing_pyav_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingDependencyError, match="pip install"):
         VideoWriter(tmp_path / "a.mp4")
 
 

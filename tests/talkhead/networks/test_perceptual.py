@@ -11,9 +11,9 @@ from talkhead.errors import ConfigError, ShapeError
 from talkhead.networks.perceptual import GazeFeatures, VGG19Features, crop, face_boxes
 
 
-def _small_gaze(**options: object) -> GazeFeatures:
+def _small_gaze(box: list[float] | None = None, weights_path: str | None = None) -> GazeFeatures:
     torch.manual_seed(0)
-    return GazeFeatures("resnet18", size=64, width=8, **options).eval()  # type: ignore[arg-type]  # mixed options
+    return GazeFeatures("resnet18", 64, box, width=8, weights_path=weights_path).eval()
 
 
 def test_vgg_taps_are_the_named_relus() -> None:

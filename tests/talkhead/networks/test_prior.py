@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from talkhead.errors import ConfigError, ShapeError
-from talkhead.networks.prior import PriorNetwork, roll_out, sinusoids
+from talkhead.networks.prior import PriorNetwork, roll_out
+from talkhead.networks.transformer import sinusoids
 from tests.oracles.motion_prior import naive_roll_out, torch_layer
 
 SMALL: dict[str, Any] = {

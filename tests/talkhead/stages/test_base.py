@@ -106,7 +106,9 @@ def test_block_names_stage_sources_and_specs(first: Path, tmp_path: Path) -> Non
     assert block["sources"]["encoder"]["path"] == str(first)
     assert block["audio"]["samples_per_frame"] == 640
     assert block["batches_seen"] == 1
-    assert block["components"]["encoder"]["digest"] == weights_digest(resolve(ToyEncoder, str(first), "encoder"))
+    assert block["components"]["encoder"]["digest"] == weights_digest(
+        resolve(ToyEncoder, str(first), "encoder")
+    )
 
 
 def test_component_of_unknown_name_lists_what_there_is(first: Path) -> None:
@@ -160,12 +162,16 @@ def test_other_clock_is_refused_before_training(first: Path, tmp_path: Path) -> 
 def test_resuming_from_another_stage_is_refused(first: Path) -> None:
     content = read_checkpoint(first)
     content["talkhead"]["stage"] = "reenactment"
-    with pytest.raises(StageLinkError, match="expected a checkpoint of stage toys, got one of stage reen"):
+    with pytest.raises(
+        StageLinkError, match="expected a checkpoint of stage toys, got one of stage reen"
+    ):
         FirstStage().on_load_checkpoint(content)
 
 
 def test_build_names_the_unknown_option() -> None:
-    with pytest.raises(ConfigError, match=r"encoder: ToyEncoder has no option depth; expected some of width"):
+    with pytest.raises(
+        ConfigError, match=r"encoder: ToyEncoder has no option depth; expected some of width"
+    ):
         build(ToyEncoder, {"depth": 2}, "encoder")
 
 

@@ -17,7 +17,7 @@ QUIET = [
 Run = Callable[..., Path]
 
 
-@pytest.fixture()
+@pytest.fixture
 def run(tmp_path: Path) -> Run:
     """``run("fit", "--model=ToyStage", …)`` in a folder of its own, which it returns."""
     from talkhead.__main__ import main

@@ -1,0 +1,46 @@
+"""Contrastive losses by plain loops over videos, windows and candidates."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    dot = sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+    return dot / (
+        math.sqrt(sum(float(x) ** 2 for x in a)) * math.sqrt(sum(float(y) ** 2 for y in b))
+    )
+
+
+def _one_way(query: Tensor, keys: Tensor, scale: float, frames: Tensor, min_gap: int) -> float:
+    total = 0.0
+    for i in range(len(query)):
+        mass = 0.0
+        for j in range(len(keys)):
+            near = abs(int(frames[i]) - int(frames[j])) < min_gap
+            if i == j or not near:
+                mass += math.exp(scale * _cosine(query[i], keys[j]))
+        total += math.log(mass) - scale * _cosine(query[i], keys[i])
+    return total / len(query)
+
+
+def symmetric_info_nce(
+    audio: Tensor, visual: Tensor, scale: float, frames: Tensor, min_gap: int
+) -> float:
+    losses = []
+    for a, v, f in zip(audio, visual, frames, strict=True):
+        losses.append((_one_way(a, v, scale, f, min_gap) + _one_way(v, a, scale, f, min_gap)) / 2)
+    return sum(losses) / len(losses)
+
+
+def inverse_distance(query: Tensor, keys: Tensor) -> float:
+    """One direction: every query against all keys of its video, logit = 1 / distance."""
+    total, count = 0.0, 0
+    for q, k in zip(query, keys, strict=True):
+        for i in range(len(q)):
+            logits = [1 / math.sqrt(2 - 2 * _cosine(q[i], k[j])) for j in range(len(k))]
+            total += math.log(sum(math.exp(x) for x in logits)) - logits[i]
+            count += 1
+    return total / count

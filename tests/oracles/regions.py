@@ -1,0 +1,19 @@
+"""Weighted pixel difference by plain loops."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def weighted_difference(fake: Tensor, real: Tensor, mask: Tensor) -> float:
+    """Mean difference of pictures ``(n, 3, H, W)`` under a mask ``(n, 1, H, W)``."""
+    total, weight = 0.0, 0.0
+    n, channels, height, width = fake.shape
+    for i in range(n):
+        for y in range(height):
+            for x in range(width):
+                m = float(mask[i, 0, y, x])
+                weight += m
+                for c in range(channels):
+                    total += m * abs(float(fake[i, c, y, x]) - float(real[i, c, y, x])) / channels
+    return total / weight

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from talkhead.errors import ShapeError
+from talkhead.losses.contrastive import InfoNCE, gather_with_grad, inverse_distance_loss
+from tests.oracles.contrastive import inverse_distance, symmetric_info_nce
+
+
+def _features(
+    seed: int = 0, b: int = 2, n: int = 5, d: int = 6
+) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    make = lambda: torch.randn(b, n, d, generator=generator, dtype=torch.float64)  # noqa: E731
+    return make(), make()
+
+
+def test_hand_computed_value() -> None:
+    # Two orthogonal pairs, scale 1: -log(e / (e + 1)) in every row and column.
+    pairs = torch.eye(2)[None]
+    loss = InfoNCE(learn_temperature=False)(pairs, 3.0 * pairs)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1)))
+    loss = InfoNCE(initial_temperature=0.5)(pairs, pairs)
+    assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)))
+
+
+def test_bare_cosine_cannot_fall_below_its_floor() -> None:
+    # One positive at +1 and N - 1 negatives at -1 at best: the floor quoted in the docstring.
+    assert math.log(1 + 287 * math.exp(-2)) == pytest.approx(3.69, abs=0.01)
+    features = torch.eye(64)[None]
+    loss = InfoNCE(learn_temperature=False)(features, features)
+    assert loss.item() > math.log(1 + 63 * math.exp(-2))
+    assert InfoNCE()(features, features).item() < 0.01
+
+
+@pytest.mark.parametrize("min_gap", [0, 1, 3])
+def test_matches_the_slow_loop(min_gap: int) -> None:
+    audio, visual = _features()
+    frames = torch.tensor([[0, 1, 2, 9, 20], [4, 4, 7, 30, 2]])
+    loss = InfoNCE().double()
+    found = loss(audio, visual, frames, min_gap=min_gap).item()
+    slow = symmetric_info_nce(audio, visual, 1 / 0.07, frames, min_gap)
+    assert found == pytest.approx(slow, rel=1e-6)
+
+
+def test_invariant_to_order_scale_and_direction() -> None:
+    audio, visual = _features()
+    loss = InfoNCE()
+    base = loss(audio, visual)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    assert torch.allclose(loss(audio[:, order], visual[:, order]), base)
+    assert torch.allclose(loss(5 * audio, 0.1 * visual), base)
+    assert torch.allclose(loss(visual, audio), base)
+    assert not torch.allclose(loss(audio[:, order], visual), base)
+
+
+def test_videos_are_scored_apart() -> None:
+    audio, visual = _features()
+    loss = InfoNCE()
+    halves = [loss(audio[i : i + 1], visual[i : i + 1]) for i in range(2)]
+    assert torch.allclose(loss(audio, visual), torch.stack(halves).mean())
+
+
+def test_near_windows_are_no_negatives() -> None:
+    features = torch.tensor([[[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]])
+    frames = torch.tensor([[10, 11, 40]])
+    loss = InfoNCE()
+    assert loss(features, features).item() > 0.3
+    assert loss(features, features, frames, min_gap=2).item() < 1e-4
+    # A window is never masked from itself, even if every other one is.
+    assert loss(features, features, frames, min_gap=1000).item() == 0
+
+
+def test_scale_is_limited_but_can_come_back() -> None:
+    loss = InfoNCE()
+    assert loss.scale.item() == pytest.approx(1 / 0.07)
+    assert loss.log_scale is not None
+    with torch.no_grad():
+        loss.log_scale.fill_(20.0)
+    audio, visual = _features()
+    loss(audio, visual).backward()
+    assert loss.scale.item() == pytest.approx(100.0)
+    assert loss.log_scale.grad is not None
+    assert loss.log_scale.grad.abs() > 0
+    assert list(InfoNCE(learn_temperature=False).parameters()) == []
+
+
+def test_gradcheck() -> None:
+    audio, visual = _features(b=1, n=3, d=4)
+    audio.requires_grad_(True)
+    visual.requires_grad_(True)
+    loss = InfoNCE(initial_temperature=0.7).double()
+    assert torch.autograd.gradcheck(lambda a, v: loss(a, v), (audio, visual))
+    # Each direction of the inverse distance holds its query fixed, so only one side is checked.
+    fixed = inverse_distance_loss(audio.detach(), visual)
+    (slope,) = torch.autograd.grad(fixed, visual)
+    step = torch.zeros_like(visual)
+    step[0, 1, 2] = 1e-6
+    a, v = audio.detach(), visual.detach()
+    first = lambda x: inverse_distance(a, x)  # noqa: E731
+    assert slope[0, 1, 2].item() == pytest.approx(
+        (first(v + step) - first(v - step)) / 2e-6, rel=1e-4
+    )
+
+
+def test_finite_in_bfloat16_at_full_scale() -> None:
+    audio, visual = (x.to(torch.bfloat16).requires_grad_(True) for x in _features())
+    loss = InfoNCE(initial_temperature=0.01)(audio, visual)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+    assert audio.grad is not None
+    assert torch.isfinite(audio.grad).all()
+
+
+def test_inverse_distance_matches_the_slow_loop_and_survives_equal_features() -> None:
+    audio, visual = _features()
+    slow = inverse_distance(audio, visual) + inverse_distance(visual, audio)
+    assert inverse_distance_loss(audio, visual).item() == pytest.approx(slow, rel=1e-5)
+    equal = audio.float().requires_grad_(True)
+    loss = inverse_distance_loss(equal, equal.detach())
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert equal.grad is not None
+    assert torch.isfinite(equal.grad).all()
+
+
+def test_errors() -> None:
+    audio, visual = _features()
+    with pytest.raises(ShapeError, match="same shape"):
+        InfoNCE()(audio, visual[:, :4])
+    with pytest.raises(ShapeError, match="one video a row"):
+        inverse_distance_loss(audio[0], visual[0])
+    with pytest.raises(ShapeError, match=r"min_gap 2 needs frame_index \(2, 5\)"):
+        InfoNCE()(audio, visual, min_gap=2)
+
+
+def test_gather_without_ranks_is_the_identity() -> None:
+    rows = torch.randn(3, 2)
+    assert gather_with_grad(rows) is rows

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from talkhead.augment import (
+    PIXEL_OPS,
+    augment_pose_input,
+    pixel_noise,
+    shared_shift,
+    squeeze_aspect,
+)
+from talkhead.errors import ShapeError
+
+
+def _rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _pictures(n: int = 4, size: int = 24) -> Tensor:
+    coarse = torch.rand(n, 3, 6, 6, generator=_rng(9)) * 1.6 - 0.8
+    return F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+
+
+def _dots(n: int, size: int, at: tuple[float, float]) -> Tensor:
+    """Gaussian dots at ``(x, y)`` in picture units."""
+    axis = (torch.arange(size) + 0.5) / size
+    dot = torch.exp(-0.5 * ((axis - at[1])[:, None].square() + (axis - at[0]).square()) / 0.03**2)
+    return (2 * dot - 1).expand(n, 3, size, size).contiguous()
+
+
+def _centre(pictures: Tensor) -> Tensor:
+    """Centre of brightness ``(n, 2)`` as x, y in picture units."""
+    size = pictures.shape[-1]
+    axis = (torch.arange(size) + 0.5) / size
+    mass = (pictures[:, 0] + 1) / 2
+    mass = mass * (mass > 0.05)
+    total = mass.sum((1, 2))
+    return torch.stack(
+        [(mass.sum(1) * axis).sum(1) / total, (mass.sum(2) * axis).sum(1) / total], 1
+    )
+
+
+def test_same_generator_same_pictures() -> None:
+    pictures = _pictures()
+    first = augment_pose_input(pictures, _rng(1))
+    assert torch.equal(first, augment_pose_input(pictures, _rng(1)))
+    assert not torch.equal(first, augment_pose_input(pictures, _rng(2)))
+    torch.manual_seed(4)
+    globally = augment_pose_input(pictures)
+    torch.manual_seed(4)
+    assert torch.equal(globally, augment_pose_input(pictures))
+
+
+def test_range_shape_type_and_input_untouched() -> None:
+    pictures = _pictures(16)
+    before = pictures.clone()
+    out = augment_pose_input(pictures, _rng())
+    assert torch.equal(pictures, before)
+    assert out.shape == pictures.shape
+    assert out.dtype == pictures.dtype
+    assert out.abs().max() <= 1
+    assert torch.isfinite(augment_pose_input(pictures.to(torch.bfloat16), _rng())).all()
+
+
+def test_switched_off_is_the_identity() -> None:
+    pictures = _pictures()
+    assert torch.equal(augment_pose_input(pictures, _rng(), pixel=False, squeeze=False), pictures)
+
+
+def test_pictures_draw_their_own_numbers() -> None:
+    same = _pictures(1).expand(64, 3, 24, 24)
+    out = pixel_noise(same, _rng())
+    unchanged = (out - same).abs().flatten(1).amax(1) < 1e-6
+    # No operation for one picture in six; the others differ from each other.
+    assert 2 <= int(unchanged.sum()) <= 24
+    assert len({round(float(v), 6) for v in out[~unchanged].mean((1, 2, 3))}) > 30
+
+
+@pytest.mark.parametrize("name", sorted(PIXEL_OPS))
+def test_each_operation_changes_pictures_within_its_bounds(name: str) -> None:
+    x = (_pictures(32) + 1) / 2
+    out = PIXEL_OPS[name](x, _rng(3))
+    assert out.shape == x.shape
+    # Not all: a blur of a tenth of a pixel does nothing.
+    assert (out - x).abs().flatten(1).amax(1).gt(1e-5).float().mean() > 0.6
+    ratio = out.mean((2, 3)) / x.mean((2, 3))
+    bounds = {
+        "multiply": (0.5, 1.5),
+        "channel_gain": (0.3, 1.6),
+        "blur": (0.99, 1.01),
+        "sharpen": (1.0, 1.5),
+    }
+    low, high = bounds.get(name, (0.6, 1.4))
+    assert low - 1e-3 <= ratio.min() <= ratio.max() <= high + 1e-3
+    if name == "brightness":
+        assert (out - x).abs().max() <= 10 / 255 + 1e-6
+    if name == "channel_gain":
+        assert ((out - x).abs().amax((2, 3)) > 1e-6).sum(1).max() == 1
+
+
+def test_filters_smooth_and_sharpen() -> None:
+    x = (_pictures(16) + 1) / 2
+    rough = lambda p: (p[..., 1:] - p[..., :-1]).abs().mean()  # noqa: E731
+    assert rough(PIXEL_OPS["blur"](x, _rng())) < rough(x)
+    assert rough(PIXEL_OPS["sharpen"](x, _rng())) > rough(x)
+    flat = torch.full((4, 3, 8, 8), 0.3)
+    assert torch.allclose(PIXEL_OPS["blur"](flat, _rng()), flat, atol=1e-6)
+    grey = torch.full((4, 3, 8, 8), 0.5)
+    assert torch.allclose(PIXEL_OPS["contrast"](grey, _rng()), grey)
+    assert torch.allclose(PIXEL_OPS["saturation"](grey, _rng()), grey, atol=1e-6)
+
+
+def test_squeeze_changes_the_aspect_ratio_of_half_of_the_pictures() -> None:
+    dots = _dots(200, 48, (0.7, 0.7))
+    offset = _centre(squeeze_aspect(dots, _rng())) - 0.5
+    factor = offset / (_centre(dots) - 0.5)
+    moved = (factor - 1).abs().amax(1) > 0.01
+    assert 0.35 < moved.float().mean() < 0.65
+    assert 0.78 < factor.min() < 0.85
+    assert 1.15 < factor.max() < 1.22
+    # Width and height are scaled apart.
+    assert torch.corrcoef(factor[moved].T)[0, 1].abs() < 0.3
+
+
+def test_squeeze_of_one_is_exact() -> None:
+    pictures = _pictures()
+    assert torch.allclose(squeeze_aspect(pictures, _rng(), p=0.0), pictures, atol=1e-5)
+    assert torch.allclose(
+        squeeze_aspect(pictures, _rng(), low=1.0, high=1.0, p=1.0), pictures, atol=1e-5
+    )
+
+
+def test_shift_moves_picture_and_landmarks_together() -> None:
+    dots = _dots(60, 48, (0.4, 0.55))
+    landmarks = torch.tensor([0.4, 0.55, 0.2]).expand(60, 5, 3)
+    pictures, moved = shared_shift(dots, landmarks, _rng())
+    assert torch.allclose(_centre(pictures), moved[:, 0, :2], atol=2e-3)
+    shift = moved[:, 0, :2] - landmarks[:, 0, :2]
+    assert shift.abs().max() <= 0.05 + 1e-6
+    assert shift.abs().max() > 0.03
+    assert 0.3 < (shift.abs().amax(1) > 0).float().mean() < 0.7
+    assert torch.equal(moved[..., 2], landmarks[..., 2])
+
+
+def test_no_shift_is_exact() -> None:
+    pictures = _pictures(3, 8)
+    out, landmarks = shared_shift(pictures, torch.zeros(3, 1, 3), _rng(), p=0.0)
+    assert torch.allclose(out, pictures, atol=1e-5)
+    assert not landmarks.any()
+
+
+def test_errors() -> None:
+    with pytest.raises(ShapeError, match="convert with talkhead"):
+        augment_pose_input(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+    with pytest.raises(ShapeError, match="expected float pictures"):
+        squeeze_aspect(torch.zeros(3, 8, 8))
+    with pytest.raises(ShapeError, match=r"expected landmarks \(2, points, 3\)"):
+        shared_shift(torch.zeros(2, 3, 8, 8), torch.zeros(3, 478, 3))
