@@ -56,4 +56,4 @@ class LastCheckpoint(Checkpoint):
         """Save unless this step was saved already; every rank takes part."""
         if trainer.global_step > self._saved_step and not getattr(trainer, "fast_dev_run", False):
             self._saved_step = trainer.global_step
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)

@@ -78,6 +78,10 @@ def data_facts(trainer: Trainer, split: str) -> dict[str, Any]:
     """The data block's entries a table needs."""
     block = getattr(getattr(trainer, "datamodule", None), "data_block", None)
     known = dict(block()) if callable(block) else {}
+    prepared = getattr(getattr(trainer, "datamodule", None), "prepared", None)
+    if prepared is not None:
+        rows = prepared.rows(split)
+        known |= {"clips": len(rows), "frames": sum(row.frames for row in rows)}
     return {key: known[key] for key in DATA_KEYS if key in known} | {"split": split}
 
 

@@ -201,7 +201,7 @@ class FramePairDataset(_SampledDataset[FrameBatch]):
         self.need = need
 
     def __getitem__(self, item: int) -> FrameBatch:
-        """One sample: identity ``(K, 3, H, W)``, target ``(3, H, W)``, landmarks ``(478, 3)``."""
+        """One sample: identity ``(K, 3, H, W)``, target ``(3, H, W)``, its landmarks and motion."""
         row, rng = self._draw(item)
         pool = self.pools[row.video]
         target = int(rng.integers(row.frames))
@@ -212,6 +212,7 @@ class FramePairDataset(_SampledDataset[FrameBatch]):
             identity=read_frames(self.prepared, identity, size),
             target=self.prepared.frames(row, [target], size)[0],
             landmarks=torch.from_numpy(self.prepared.landmarks(row, [target])[0]),
+            motion=torch.from_numpy(self.prepared.motion(row, [target])[0]),
             clip=[row.id],
         )
 

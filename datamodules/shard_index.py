@@ -220,7 +220,9 @@ def read_meta(root: Path) -> dict[str, Any]:
             f"{path}: expected format {FORMAT}, got {meta.get('format')!r}; "
             "run talkhead prepare again with this version."
         )
-    check_same_clock(str(path), spec_dict(VideoSpec()), meta["video"])
+    # Any crop policy may be read; a stage refuses to mix two.
+    clock = {key: value for key, value in spec_dict(VideoSpec()).items() if key != "crop"}
+    check_same_clock(str(path), clock, meta["video"])
     check_same_clock(str(path), spec_dict(AudioSpec()), meta["audio"])
     return meta
 

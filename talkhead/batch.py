@@ -72,12 +72,14 @@ class FrameBatch:
     """Answer to :class:`FramePairs`.
 
     ``identity``: ``(B, K, 3, H, W)`` uint8. ``target``: ``(B, 3, H, W)`` uint8, another frame of the
-    same video. ``landmarks``: ``(B, 478, 3)`` of the target, in ``[0, 1]`` crop units.
+    same video. ``landmarks``: ``(B, 478, 3)`` of the target, in ``[0, 1]`` crop units. ``motion``:
+    ``(B, Dm)`` its motion descriptors, not normalised.
     """
 
     identity: Tensor
     target: Tensor
     landmarks: Tensor
+    motion: Tensor
     clip: list[str] = field(default_factory=list)
 
 

@@ -75,14 +75,26 @@ def read_defaults(path: str) -> CheckpointDefaults:
     )
 
 
-def default_arguments(defaults: CheckpointDefaults, subcommand: str) -> list[str]:
-    """Command-line arguments that put the checkpoint's values below everything typed after them."""
+def default_arguments(
+    defaults: CheckpointDefaults, subcommand: str, data_class: str | None = None
+) -> list[str]:
+    """Command-line arguments that put the checkpoint's values below everything typed after them.
+
+    Args:
+        defaults: What the checkpoint knows.
+        subcommand: A fit takes its data from the command line only.
+        data_class: Import path of the datamodule used where the checkpoint recorded none.
+
+    Returns:
+        ``--model=…`` and ``--data=…``, to be put before the typed arguments.
+    """
     arguments: list[str] = []
     if defaults.model_class is not None:
         model = {"class_path": defaults.model_class, "init_args": defaults.model_args}
         arguments.append(f"--model={json.dumps(model)}")
-    if defaults.data is not None and subcommand != "fit":
-        arguments.append(f"--data={json.dumps(defaults.data)}")
+    data = defaults.data or ({"class_path": data_class} if data_class else None)
+    if data is not None and subcommand != "fit":
+        arguments.append(f"--data={json.dumps(data)}")
     return arguments
 
 

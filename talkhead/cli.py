@@ -34,6 +34,7 @@ from callbacks.run_manifest import RunManifest
 from callbacks.save_config import SaveConfig
 from datamodules.base import TalkheadDataModule
 from talkhead import checkpoint_defaults, config_guards, stages
+from talkhead.checkpoint import class_path
 from talkhead.error_chain import causes
 from talkhead.errors import ConfigError, StageLinkError, TalkheadError
 from talkhead.stages.base import Stage
@@ -164,7 +165,7 @@ class TalkheadCLI(LightningCLI):
             save_config_callback=SaveConfig,
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"default_env": True},
+            parser_kwargs={"default_env": True, "prog": "talkhead"},
             args=args,
         )
 
@@ -201,7 +202,9 @@ class TalkheadCLI(LightningCLI):
         path = checkpoint_defaults.typed_checkpoint(args) if where is not None else None
         if where is not None and path is not None:
             self.defaults = checkpoint_defaults.read_defaults(path)
-            extra = checkpoint_defaults.default_arguments(self.defaults, args[where])
+            extra = checkpoint_defaults.default_arguments(
+                self.defaults, args[where], data_class=class_path(TalkheadDataModule)
+            )
             args = [*args[: where + 1], *extra, *args[where + 1 :]]
         self.config = parser.parse_args(args)
 

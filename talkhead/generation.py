@@ -18,7 +18,7 @@ from talkhead.batch import to_bytes, to_float
 from talkhead.checkpoint import read_block, read_checkpoint
 from talkhead.diffusion.sampler import SamplerKind, SamplerSettings
 from talkhead.errors import DataError, StageLinkError
-from talkhead.geometry.crop import Box, clip_box, crop_frame, to_crop_units
+from talkhead.geometry.crop import Box, clip_box, crop_frame, policy_share, to_crop_units
 from talkhead.geometry.motion import neutral_face, pose_free
 from talkhead.landmarks.base import Landmarker
 from talkhead.networks.motion_readout import MotionReadout
@@ -80,7 +80,12 @@ class TalkingHead:
             )
         stage = stage_class.load_from_checkpoint(path, map_location="cpu", weights_only=True)
         stage.eval().requires_grad_(False)
-        return cls(cast(MotionPriorStage, stage), block["components"]["prior"]["digest"], block)
+        return cls(stage, block["components"]["prior"]["digest"], block)
+
+    @property
+    def face_share(self) -> float:
+        """Share of the crop that the face took in training."""
+        return policy_share(self.block["video"]["crop"])
 
     def sampler(
         self, *, kind: SamplerKind, steps: int | None, guidance: float | None
@@ -179,13 +184,16 @@ def speech_level(wave: NDArray[np.float32]) -> float:
     return rms
 
 
-def find_portrait(picture: Picture, landmarker: Landmarker, size: int) -> Portrait:
+def find_portrait(
+    picture: Picture, landmarker: Landmarker, size: int, face_share: float
+) -> Portrait:
     """The largest face of a picture, cropped as the training data were.
 
     Args:
         picture: ``(H, W, 3)`` uint8 RGB.
         landmarker: Face mesh tracker.
         size: Side of the crop in pixels.
+        face_share: The crop policy of the checkpoint, see :meth:`TalkingHead.face_share`.
 
     Raises:
         DataError: No face is found.
@@ -196,7 +204,7 @@ def find_portrait(picture: Picture, landmarker: Landmarker, size: int) -> Portra
             f"no face found in the portrait ({picture.shape[1]} x {picture.shape[0]} pixels); "
             "expected one clearly visible, roughly frontal face at least 60 pixels wide."
         )
-    box: Box = clip_box(faces[0][None], picture.shape[1], picture.shape[0])
+    box: Box = clip_box(faces[0][None], picture.shape[1], picture.shape[0], face_share)
     return Portrait(crop_frame(picture, box, size), to_crop_units(faces[0], box))
 
 

@@ -24,11 +24,14 @@ N_LANDMARKS = 478
 
 @dataclass(frozen=True)
 class VideoSpec:
-    """Frame clock and picture size in pixels (square crops)."""
+    """Frame clock, picture size in pixels (square crops) and crop policy.
+
+    The policy is that of :mod:`talkhead.geometry.crop`; a stage takes it over from its data.
+    """
 
     fps: int = FPS
     size: int = 224
-    crop: str = "fixed_box"
+    crop: str = "fixed_box:0.5"
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ def check_same_clock(where: str, expected: dict[str, Any], got: dict[str, Any]) 
     Raises:
         SpecError: A shared key differs, other than the picture size, which networks may choose.
     """
-    wrong = {k: (v, got[k]) for k, v in expected.items() if k in got and k != "size" and got[k] != v}
+    wrong = {
+        k: (v, got[k]) for k, v in expected.items() if k in got and k != "size" and got[k] != v
+    }
     if wrong:
         found = ", ".join(f"{k}: expected {e}, got {g}" for k, (e, g) in wrong.items())
         raise SpecError(

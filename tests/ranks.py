@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import spawn
 
 
 def run_ranks(work: Callable[[int, int], Any], folder: Path, ranks: int = 2) -> list[Any]:
@@ -18,7 +18,7 @@ def run_ranks(work: Callable[[int, int], Any], folder: Path, ranks: int = 2) -> 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_rank, args=(ranks, port, work, folder), nprocs=ranks)  # type: ignore[no-untyped-call]
+    spawn(_rank, args=(ranks, port, work, folder), nprocs=ranks)
     return [torch.load(folder / f"rank{r}.pt", weights_only=True) for r in range(ranks)]
 
 

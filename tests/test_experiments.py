@@ -110,11 +110,12 @@ def test_effective_weight_decay_is_the_dumped_one(capsys: pytest.CaptureFixture[
     classes = {f"{c.__module__}.{c.__name__}": c for c in cli.subclasses(Stage)}
     stage = classes[args["class_path"]](**args["init_args"])
     optimizers, _ = cast(Any, stage.configure_optimizers())
-    rates = [args["init_args"][key] for key in ("lr", "lr_discriminator")]
-    for optimizer, rate in zip(optimizers, rates, strict=True):
+    options = args["init_args"]
+    rates = [[options["lr"], options["lr_generator"]], [options["lr_discriminator"]]]
+    for optimizer, wanted in zip(optimizers, rates, strict=True):
         assert isinstance(optimizer, torch.optim.Adam)
-        for group in optimizer.param_groups:
-            assert group["lr"] == rate
+        for group, rate in zip(optimizer.param_groups, wanted, strict=True):
+            assert group["initial_lr"] == rate
             assert group["weight_decay"] == 0.0
             assert list(group["betas"]) == args["init_args"]["betas"]
 

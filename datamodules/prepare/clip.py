@@ -291,7 +291,7 @@ def _spool(tracking: _Tracking, options: ClipOptions, scratch: Path | None) -> F
     """A store around the faces seen so far."""
     seen = [f for f in tracking.faces if f is not None]
     width, height = tracking.width, tracking.height
-    guess = clip_box(np.stack(seen), width, height) if seen else None
+    guess = clip_box(np.stack(seen), width, height, options.face_share) if seen else None
     return FrameSpool(guess, width, height, options.size, scratch)
 
 
@@ -344,7 +344,7 @@ def _picture(
                 f"{len(wave) / SAMPLE_RATE_HZ:.2f} s of sound for {stop / FPS:.2f} s of video.",
             )
         points, tracked = bridge(tracking.faces[start:stop])
-        box = clip_box(points, tracking.width, tracking.height)
+        box = clip_box(points, tracking.width, tracking.height, options.face_share)
         if spool.covers(box):
             box = spool.snapped(box)
             jpegs = _encode(spool.read(), run, spool.local(box), options.size)

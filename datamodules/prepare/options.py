@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from talkhead.errors import ConfigError
+from talkhead.geometry.crop import FACE_SHARE
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class ClipOptions:
 
     Attributes:
         size: Side of the stored crops in pixels.
+        face_share: Share of the crop's width that the face takes.
         min_fps: Lowest frame rate of a source; slower ones repeat pictures so often that lips and
             sound no longer belong together.
         min_seconds: Shortest clip, in seconds.
@@ -28,6 +30,7 @@ class ClipOptions:
     """
 
     size: int = 224
+    face_share: float = FACE_SHARE
     min_fps: float = 10.0
     min_seconds: float = 1.0
     max_seconds: float = 60.0
@@ -41,6 +44,10 @@ class ClipOptions:
         """Refuse settings that cannot work."""
         if not 16 <= self.size <= 2048:
             raise ConfigError(f"expected --size between 16 and 2048 pixels, got {self.size}.")
+        if not 0.2 <= self.face_share <= 0.8:
+            raise ConfigError(
+                f"expected --face-share between 0.2 and 0.8 of the crop, got {self.face_share}."
+            )
         if self.size % 2:
             raise ConfigError(f"expected an even --size, got {self.size}.")
         if self.min_seconds <= 0 or self.max_seconds < 2 * self.min_seconds:

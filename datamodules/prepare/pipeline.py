@@ -17,6 +17,7 @@ from datamodules.prepare.options import ClipOptions
 from datamodules.prepare.work import WorkFolder, clip_signature
 from datamodules.shard_io import write_text_atomic
 from talkhead.errors import DataError
+from talkhead.geometry.crop import crop_policy
 from talkhead.specs import VideoSpec, spec_dict
 
 WORK_FOLDER = "work"
@@ -153,7 +154,7 @@ def prepare(job: PrepareJob, watcher: Watcher | None = None) -> Outcome:
         "synthetic": job.layout == "embedded",
         "raw_root": str(job.root.resolve()),
         "landmarker": tracker,
-        "video": spec_dict(VideoSpec(size=job.clip.size)),
+        "video": spec_dict(VideoSpec(size=job.clip.size, crop=crop_policy(job.clip.face_share))),
         "options": {**asdict(job.clip), **asdict(job.finish)},
         "prepare": fingerprint,
     }

@@ -77,7 +77,9 @@ def _write(
     from talkhead.specs import SAMPLES_PER_FRAME, samples_to_frames
 
     wave = read_audio(options.speech)
-    portrait = find_portrait(_first_picture(options.portrait), MediaPipeMesh(), options.size)
+    portrait = find_portrait(
+        _first_picture(options.portrait), MediaPipeMesh(), options.size, head.face_share
+    )
     still = [portrait.picture] if options.show_portrait else []
     frames = samples_to_frames(len(wave))
     tags = _tags(options, head, renderers, seeds)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from datamodules.prepare.layouts import RawClip
     from datamodules.prepare.pipeline import PrepareJob
 
-_LAYOUTS = ("folder", "embedded", "hdtf", "mead", "voxceleb2")
-_EPILOG = """layouts:
+_DATASETS = ("folder", "embedded", "hdtf", "mead", "voxceleb2")
+_EPILOG = """data sets:
   folder     any tree of videos; the speaker comes from --speaker-from
   embedded   speaker/video/clip.mp4, as talkhead corpus writes it
   hdtf       Name_0.mp4 clips, or Name.mp4 with the published lists anywhere below RAW
@@ -43,19 +43,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("raw", type=Path, metavar="RAW", help="folder of the raw data")
+    parser.add_argument("--dataset", choices=_DATASETS, required=True, help="how RAW is laid out")
+    parser.add_argument("--raw", type=Path, required=True, help="folder of the raw data")
     parser.add_argument("--out", type=Path, required=True, help="folder of the prepared set")
-    parser.add_argument("--layout", choices=_LAYOUTS, default="folder", help="default: folder")
-    parser.add_argument("--name", help="name of the data set (default: the layout)")
+    parser.add_argument("--name", help="name recorded for the set (default: the data set's)")
     parser.add_argument(
         "--speaker-from",
         default="parent",
         metavar="RULE",
-        help="layout folder: parent (folder name), stem (every file its own), or a CSV with the "
+        help="data set folder: parent (folder name), stem (every file its own), or a CSV with the "
         "columns file,speaker (default: parent)",
     )
     parser.add_argument(
-        "--views", default="front", help="layout mead: camera views, comma-separated"
+        "--views", default="front", help="data set mead: camera views, comma-separated"
     )
     _add_clip_options(parser, clip)
     group = parser.add_argument_group("the set")
@@ -78,6 +78,13 @@ def _add_clip_options(parser: argparse.ArgumentParser, clip: Any) -> None:
     """Options of single clips."""
     group = parser.add_argument_group("clips")
     group.add_argument("--size", type=int, default=clip.size, metavar="PX", help="side of crops")
+    group.add_argument(
+        "--face-share",
+        type=float,
+        default=clip.face_share,
+        metavar="X",
+        help=f"share of the crop that the face's width takes (default: {clip.face_share:g})",
+    )
     group.add_argument("--min-fps", type=float, default=clip.min_fps, metavar="F")
     group.add_argument("--min-seconds", type=float, default=clip.min_seconds, metavar="S")
     group.add_argument(
@@ -119,12 +126,13 @@ def job_from_args(argv: Sequence[str]) -> PrepareJob:
     return PrepareJob(
         root=args.raw,
         out=args.out,
-        layout=args.layout,
+        layout=args.dataset,
         name=args.name,
         speaker_from=args.speaker_from,
         views=tuple(args.views.split(",")),
         clip=ClipOptions(
             size=args.size,
+            face_share=args.face_share,
             min_fps=args.min_fps,
             min_seconds=args.min_seconds,
             max_seconds=args.max_seconds,

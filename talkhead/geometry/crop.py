@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from talkhead.errors import ShapeError
+from talkhead.errors import ShapeError, SpecError
 from talkhead.geometry.face_topology import FACE_OVAL
 
 FloatArray = NDArray[np.floating[Any]]
 Picture = NDArray[np.uint8]
 
+POLICY = "fixed_box"
 FACE_SHARE = 0.5
 """Share of the crop's width that the face takes; leaves room for hair, chin and motion."""
 _MIN_MARGIN = 1.1
@@ -60,10 +61,30 @@ def _place(centre: float, side: float, limit: int) -> float:
     return float(np.clip(start, 0.0, limit - side))
 
 
-def clip_box(landmarks: FloatArray, width: int, height: int) -> Box:
+def crop_policy(face_share: float) -> str:
+    """Name of the policy, as recorded with data and checkpoints; ``"fixed_box:0.5"`` by default."""
+    return f"{POLICY}:{face_share:g}"
+
+
+def policy_share(policy: str) -> float:
+    """Inverse of :func:`crop_policy`.
+
+    Raises:
+        SpecError: Another policy than the fixed box.
+    """
+    name, _, share = policy.partition(":")
+    try:
+        if name == POLICY:
+            return float(share)
+    except ValueError:
+        pass
+    raise SpecError(f"expected a crop policy like {crop_policy(FACE_SHARE)}, got {policy!r}.")
+
+
+def clip_box(landmarks: FloatArray, width: int, height: int, face_share: float = FACE_SHARE) -> Box:
     """The crop box of a clip.
 
-    The side is twice the median face width, or more if the head sweeps over more (2nd to 98th
+    The side is the median face width over ``face_share``, or more if the head sweeps over more (2nd to 98th
     percentile of the box edges, so that single wrong frames do not count). The box is moved inside
     the picture, made smaller to fit if the face still has room, and else left to reach outside.
 
@@ -71,6 +92,8 @@ def clip_box(landmarks: FloatArray, width: int, height: int) -> Box:
         landmarks: Picture pixels, ``(T, 478, 3)``.
         width: Picture width in pixels.
         height: Picture height in pixels.
+        face_share: Share of the box that the face's width takes; a tighter crop shows the lips of a small
+            picture better and cuts hair and shoulders.
 
     Returns:
         The box in whole pixels.
@@ -86,8 +109,8 @@ def clip_box(landmarks: FloatArray, width: int, height: int) -> Box:
     face_w = float(np.median(boxes[:, 2] - boxes[:, 0]))
     face_h = float(np.median(boxes[:, 3] - boxes[:, 1]))
     sweep = max(high[2] - low[0], high[3] - low[1])
-    side = max(face_w / FACE_SHARE, _MIN_MARGIN * sweep)
-    tightest = max(_TIGHTEST * face_w, _MIN_MARGIN * sweep)
+    side = max(face_w / face_share, _MIN_MARGIN * sweep)
+    tightest = max(min(_TIGHTEST, 1 / face_share) * face_w, _MIN_MARGIN * sweep)
     side = max(min(side, width, height), tightest)
     centre_x = (low[0] + high[2]) / 2
     centre_y = (low[1] + high[3]) / 2 - _UP * face_h

@@ -43,7 +43,7 @@ def _batch_norm_over_ranks(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> 
             if norm.num_batches_tracked is not None:
                 norm.num_batches_tracked.add_(1)
     shape = [1, channels] + [1] * (x.ndim - 2)
-    normed = (values - mean.view(shape)) * torch.rsqrt(var.view(shape) + norm.eps)
+    normed: Tensor = (values - mean.view(shape)) * torch.rsqrt(var.view(shape) + norm.eps)
     if norm.affine:
         normed = normed * norm.weight.view(shape) + norm.bias.view(shape)
     return normed.to(x.dtype)

@@ -49,6 +49,7 @@ class AdversarialStage(Stage):
         betas: list[float],
         lr_decay: float,
         lr_decay_batches: int,
+        lr_warmup_batches: int,
         grad_clip: float,
     ) -> None:
         """Build the discriminator and the perceptual network; see the stages for the arguments."""
@@ -61,6 +62,7 @@ class AdversarialStage(Stage):
         self.betas = (float(betas[0]), float(betas[1]))
         self.lr_decay = lr_decay
         self.lr_decay_batches = lr_decay_batches
+        self.lr_warmup_batches = lr_warmup_batches
         self.grad_clip = grad_clip
         self.discriminator = build(PatchDiscriminator, discriminator, "discriminator")
         self.vgg = None
@@ -145,16 +147,13 @@ class AdversarialStage(Stage):
         return to_bytes(self.reconstruct(batch)[1])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Two Adams, each with step decay; schedulers are stepped by :meth:`training_step`."""
+        """Two Adams with warm-up and step decay; schedulers are stepped by :meth:`training_step`."""
         opt_g = torch.optim.Adam(self.generator_groups(), betas=self.betas)
         opt_d = torch.optim.Adam(
             self.discriminator.parameters(), lr=self.lr_discriminator, betas=self.betas
         )
         optimizers: list[torch.optim.Optimizer] = [opt_g, opt_d]
-        schedulers = [
-            torch.optim.lr_scheduler.StepLR(o, self.lr_decay_batches, self.lr_decay)
-            for o in optimizers
-        ]
+        schedulers = [torch.optim.lr_scheduler.LambdaLR(o, self._rate) for o in optimizers]
         return optimizers, schedulers
 
     def sample_frames(self, batch: Any) -> Tensor:
@@ -163,6 +162,11 @@ class AdversarialStage(Stage):
         return to_bytes(torch.cat([real, fake], dim=-1)).permute(0, 2, 3, 1).cpu()
 
     # -- helpers ---------------------------------------------------------------------------------
+
+    def _rate(self, batches: int) -> float:
+        """Factor on the learning rates: linear warm-up, then steps down."""
+        warm = min(1.0, (batches + 1) / max(self.lr_warmup_batches, 1))
+        return warm * float(self.lr_decay ** (batches // self.lr_decay_batches))
 
     def _evaluate(self, batch: Any, prefix: str) -> None:
         real, fake, terms = self.generator_pass(batch)

@@ -144,7 +144,8 @@ class AVContrastiveStage(Stage):
                 inside[: max(shift, 0)] = False
                 inside[len(audio) + min(shift, 0) :] = False
                 accuracy.update(late[None], visual[None], torch.tensor([shift]), inside[None])
-        self.log("test/offset_within_1_frame", accuracy.to(self.device).compute().float())
+        scores = accuracy.to(self.device).compute()
+        self.log_dict({f"test/offset_{name}": value.float() for name, value in scores.items()})
 
     def predict_step(self, batch: WindowBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Audio and visual features, each ``(B, N, D)``."""
@@ -168,12 +169,11 @@ class AVContrastiveStage(Stage):
 
     def _contrast(self, audio: Tensor, visual: Tensor, frame_index: Tensor) -> Tensor:
         if self.negatives == "video":
-            return self.info_nce(audio, visual, frame_index, min_gap=self.min_gap_frames)
-        audio, visual = (
-            gather_with_grad(audio.flatten(0, 1)),
-            gather_with_grad(visual.flatten(0, 1)),
-        )
-        return self.info_nce(audio[None], visual[None])
+            loss: Tensor = self.info_nce(audio, visual, frame_index, min_gap=self.min_gap_frames)
+            return loss
+        audio, visual = audio.flatten(0, 1), visual.flatten(0, 1)
+        pooled: Tensor = self.info_nce(gather_with_grad(audio)[None], gather_with_grad(visual)[None])
+        return pooled
 
     def _evaluate(self, batch: WindowBatch, prefix: str) -> None:
         audio, visual = self.embed(batch)

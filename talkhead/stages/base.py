@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
@@ -134,14 +135,16 @@ class Stage(LightningModule):
         return self
 
     def on_fit_start(self) -> None:
-        """Refuse consumed parts or data with another clock."""
+        """Take the crop policy from the data; refuse consumed parts or data with another clock."""
+        data = self._data_block()
+        if "video" in data:
+            self.video_spec = replace(self.video_spec, crop=data["video"]["crop"])
         mine = {"audio": spec_dict(self.audio_spec), "video": spec_dict(self.video_spec)}
         for name in self.consumes:
             origin = getattr(getattr(self, name, None), "origin", None)
             if origin is not None:
                 for clock, spec in mine.items():
                     check_same_clock(f"{origin['path']} ('{name}')", spec, origin[clock])
-        data = self._data_block()
         for clock, spec in mine.items():
             if clock in data:
                 check_same_clock("the prepared data", spec, data[clock])
@@ -188,6 +191,7 @@ class Stage(LightningModule):
                 "pass --ckpt_path of the right run."
             )
         self.batches_seen = int(block["batches_seen"])
+        self.video_spec = replace(self.video_spec, crop=block["video"]["crop"])
         self.sources = dict(block["sources"])
 
     def _data_block(self) -> dict[str, Any]:

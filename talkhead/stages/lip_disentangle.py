@@ -68,6 +68,7 @@ class LipDisentangleStage(AdversarialStage):
         betas: list[float] = [0.0, 0.999],  # noqa: B006 - jsonargparse documents a list default; never mutated
         lr_decay: float = 0.5,
         lr_decay_batches: int = 80_000,
+        lr_warmup_batches: int = 0,
         grad_clip: float = 0.0,
     ) -> None:
         """Configure the stage.
@@ -98,11 +99,13 @@ class LipDisentangleStage(AdversarialStage):
             betas: Adam's two decay rates (not given by the paper; PC-AVS' values).
             lr_decay: Factor applied every ``lr_decay_batches`` batches.
             lr_decay_batches: See ``lr_decay``.
+            lr_warmup_batches: Batches over which the learning rates rise from 0; large rates need some,
+                or the generator saturates and stays there.
             grad_clip: Largest gradient norm, 0 for none.
         """
         super().__init__(
             weights, image_size, discriminator, vgg_weights, gan_mode, lr_discriminator, betas,
-            lr_decay, lr_decay_batches, grad_clip,
+            lr_decay, lr_decay_batches, lr_warmup_batches, grad_clip,
         )  # fmt: skip
         self.save_hyperparameters()
         self.identity_frames, self.windows = identity_frames, windows

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from talkhead.augment import augment_pose_input, shared_shift
 from talkhead.batch import FrameBatch, FramePairs, to_float
+from talkhead.losses.descriptor import DescriptorHead, shift_motion
 from talkhead.networks.generator import StyleGenerator
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.motion_encoder import MotionEncoder
@@ -30,7 +31,13 @@ class ReenactmentStage(AdversarialStage):
     """
 
     exports = ("identity_encoder", "motion_encoder", "generator")
-    default_weights = {"gan": 1.0, "feature_matching": 10.0, "perceptual": 10.0, "region": 0.0}
+    default_weights = {
+        "gan": 1.0,
+        "feature_matching": 10.0,
+        "perceptual": 10.0,
+        "region": 0.0,
+        "descriptor": 0.0,
+    }
 
     def __init__(
         self,
@@ -44,11 +51,14 @@ class ReenactmentStage(AdversarialStage):
         vgg_weights: str | None = None,
         gan_mode: str = "hinge",
         augment: bool = True,
+        descriptors: int = 27,
         lr: float = 5e-5,
+        lr_generator: float | None = None,
         lr_discriminator: float = 2e-4,
         betas: list[float] = [0.0, 0.999],  # noqa: B006 - jsonargparse documents a list default; never mutated
         lr_decay: float = 1.0,
         lr_decay_batches: int = 80_000,
+        lr_warmup_batches: int = 0,
         grad_clip: float = 0.0,
     ) -> None:
         """Configure the stage.
@@ -60,28 +70,45 @@ class ReenactmentStage(AdversarialStage):
             motion_encoder: Options of :class:`MotionEncoder`.
             generator: Options of :class:`StyleGenerator`.
             discriminator: Options of :class:`PatchDiscriminator`.
-            weights: Loss weights by term; ``region`` is our addition for small runs.
+            weights: Loss weights by term; ``region`` and ``descriptor`` are our additions for small runs.
             vgg_weights: File with torchvision's VGG-19 weights; without it the perceptual term is left out.
             gan_mode: ``hinge`` or ``log``.
             augment: Augment the motion encoder's input (off: an ablation, identity leaks).
-            lr: Learning rate of the encoders and the generator.
+            descriptors: Motion descriptors of the data, for the ``descriptor`` term.
+            lr: Learning rate of the encoders.
+            lr_generator: Learning rate of the generator, by default the same. Its equalised layers take
+                relative steps about ten times smaller than plain ones at the same rate.
             lr_discriminator: Learning rate of the discriminator.
             betas: Adam's two decay rates.
             lr_decay: Factor applied every ``lr_decay_batches`` batches.
             lr_decay_batches: See ``lr_decay``.
+            lr_warmup_batches: Batches over which the learning rates rise from 0; large rates need some,
+                or the generator saturates and stays there.
             grad_clip: Largest gradient norm, 0 for none.
         """
         super().__init__(
             weights, image_size, discriminator, vgg_weights, gan_mode, lr_discriminator, betas,
-            lr_decay, lr_decay_batches, grad_clip,
+            lr_decay, lr_decay_batches, lr_warmup_batches, grad_clip,
         )  # fmt: skip
         self.save_hyperparameters()
-        self.lr = lr
+        self.lr, self.lr_generator = lr, lr if lr_generator is None else lr_generator
         self.identity_frames = identity_frames
         self.augment = augment
         self.identity_encoder = build(IdentityEncoder, identity_encoder, "identity_encoder")
         self.motion_encoder = build(MotionEncoder, motion_encoder, "motion_encoder")
         self.generator = build(StyleGenerator, generator, "generator")
+        self.descriptor_head = None
+        if self.loss_weights["descriptor"] > 0:
+            self.descriptor_head = DescriptorHead(self.motion_encoder.dim, descriptors)
+
+    def on_fit_start(self) -> None:
+        """Take the statistics of the descriptors from the data."""
+        super().on_fit_start()
+        data = getattr(self.trainer, "datamodule", None)
+        if self.descriptor_head is not None and data is not None:
+            stats = data.motion_stats
+            mean, std = torch.as_tensor(stats.mean), torch.as_tensor(stats.std)
+            self.descriptor_head.set_statistics(mean.to(self.device), std.to(self.device))
 
     def needs(self) -> FramePairs:
         """Identity frames and one target frame of each video."""
@@ -89,16 +116,26 @@ class ReenactmentStage(AdversarialStage):
 
     def reconstruct(self, batch: FrameBatch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Target and its reconstruction; the target is shifted together with the motion input."""
-        target, landmarks = to_float(batch.target), batch.landmarks
+        target, landmarks, motion = to_float(batch.target), batch.landmarks, batch.motion
         pose_input = target
         if self.training and self.augment:
             target, landmarks = shared_shift(target, landmarks)
+            motion = shift_motion(motion, batch.landmarks, landmarks)
             pose_input = augment_pose_input(target)
         f_id, spatial = self.identity_encoder(to_float(batch.identity))
-        latent = torch.cat([f_id, self.motion_encoder(pose_input)], dim=1)
-        return target, self.generator(latent, spatial), landmarks, {}
+        f_v = self.motion_encoder(pose_input)
+        fake = self.generator(torch.cat([f_id, f_v], dim=1), spatial)
+        terms = {}
+        if self.descriptor_head is not None:
+            terms["descriptor"] = self.descriptor_head(f_v, motion)
+        return target, fake, landmarks, terms
 
     def generator_groups(self) -> list[dict[str, Any]]:
-        """Encoders and generator at one learning rate."""
-        parts = [self.identity_encoder, self.motion_encoder, self.generator]
-        return [{"params": list(trainable(parts)), "lr": self.lr}]
+        """Encoders and generator, each at its own learning rate."""
+        encoders: list[nn.Module] = [self.identity_encoder, self.motion_encoder]
+        if self.descriptor_head is not None:
+            encoders.append(self.descriptor_head)
+        return [
+            {"params": list(trainable(encoders)), "lr": self.lr},
+            {"params": list(trainable([self.generator])), "lr": self.lr_generator},
+        ]

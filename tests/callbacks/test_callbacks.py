@@ -240,9 +240,9 @@ class FakeWandb(WandbLogger):
     def __init__(self, folder: Path) -> None:
         self.fake = FakeRun(folder)
 
-    experiment = property(lambda self: self.fake)  # type: ignore[assignment]  # test double
-    version = property(lambda self: "abc123")  # type: ignore[assignment]  # test double
-    save_dir = property(lambda self: None)  # type: ignore[assignment]  # test double
+    experiment = property(lambda self: self.fake)
+    version = property(lambda self: "abc123")
+    save_dir = property(lambda self: None)
     log_metrics = log_hyperparams = log_graph = lambda self, *a, **k: None  # type: ignore[assignment]
     finalize = save = after_save_checkpoint = lambda self, *a: None  # type: ignore[assignment]
 

@@ -174,7 +174,6 @@ def test_c04_a_stage_can_be_copied_while_a_trainer_holds_it(run: Run) -> None:
     run(*FIT, "--trainer.callbacks+=EMA")
 
 
-@pytest.mark.slow
 def test_c04_ema_under_two_processes(tmp_path: Path) -> None:
     args = [*FIT, *QUIET[:1], "--trainer.devices=2", "--trainer.strategy=ddp", *QUIET[2:]]
     two_processes([*args, "--trainer.callbacks+=EMA"], tmp_path)

@@ -143,6 +143,11 @@ class ToyData(TalkheadDataModule):
     def setup(self, stage: str) -> None:
         self.table = torch.randn(self.rows, 4, generator=torch.Generator().manual_seed(7))
 
+    @property
+    def prepared(self) -> Any:
+        """No prepared set stands behind these rows."""
+        return None
+
     def data_block(self) -> dict[str, Any]:
         return {"dataset": "toy", "synthetic": True, "clips": 1, "frames": self.rows}
 

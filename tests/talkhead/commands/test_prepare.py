@@ -12,7 +12,7 @@ def test_defaults_come_from_the_settings() -> None:
     from datamodules.prepare.finish import FinishOptions
     from datamodules.prepare.options import ClipOptions
 
-    job = job_from_args(["raw", "--out", "set"])
+    job = job_from_args(["--dataset", "folder", "--raw", "raw", "--out", "set"])
     assert job.clip == ClipOptions()
     assert job.finish == FinishOptions()
     assert (job.root, job.out, job.layout) == (Path("raw"), Path("set"), "folder")
@@ -21,7 +21,7 @@ def test_defaults_come_from_the_settings() -> None:
 
 def test_options_arrive() -> None:
     words = (
-        "raw --out set --layout mead --views front,down --size 96 --min-fps 15 --allow-silent",
+        "--raw raw --out set --dataset mead --views front,down --size 96 --min-fps 15 --allow-silent",
         "--fix-offset --expression 8 --workers 3 --limit 5 --shard 1/4 --name lab",
     )
     job = job_from_args(" ".join(words).split())
@@ -33,10 +33,10 @@ def test_options_arrive() -> None:
 
 def test_bad_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="0/4"):
-        job_from_args(["raw", "--out", "set", "--shard", "half"])
+        job_from_args(["--dataset", "folder", "--raw", "raw", "--out", "set", "--shard", "half"])
     with pytest.raises(ConfigError, match="--size"):
-        job_from_args(["raw", "--out", "set", "--size", "4"])
+        job_from_args(["--dataset", "folder", "--raw", "raw", "--out", "set", "--size", "4"])
     with pytest.raises(DataError, match="no folder"):
-        main([str(tmp_path / "absent"), "--out", str(tmp_path / "set")])
+        main(["--dataset", "folder", "--raw", str(tmp_path / "absent"), "--out", str(tmp_path / "set")])
     with pytest.raises(SystemExit):
-        main(["raw"])
+        main(["--raw", "raw"])
