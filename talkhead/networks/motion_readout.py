@@ -110,4 +110,5 @@ class MotionReadout(Component):
 
     def motion_model(self) -> MotionModel:
         """The landmark model the descriptors belong to."""
-        return MotionModel(self.expression_mean.cpu().numpy(), self.expression_basis.cpu().numpy())
+        basis = self.expression_basis.cpu().numpy()
+        return MotionModel(self.expression_mean.cpu().numpy(), basis, len(basis))

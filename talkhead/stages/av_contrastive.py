@@ -172,7 +172,9 @@ class AVContrastiveStage(Stage):
             loss: Tensor = self.info_nce(audio, visual, frame_index, min_gap=self.min_gap_frames)
             return loss
         audio, visual = audio.flatten(0, 1), visual.flatten(0, 1)
-        pooled: Tensor = self.info_nce(gather_with_grad(audio)[None], gather_with_grad(visual)[None])
+        pooled: Tensor = self.info_nce(
+            gather_with_grad(audio)[None], gather_with_grad(visual)[None]
+        )
         return pooled
 
     def _evaluate(self, batch: WindowBatch, prefix: str) -> None:

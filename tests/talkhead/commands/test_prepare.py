@@ -37,6 +37,15 @@ def test_bad_values_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--size"):
         job_from_args(["--dataset", "folder", "--raw", "raw", "--out", "set", "--size", "4"])
     with pytest.raises(DataError, match="no folder"):
-        main(["--dataset", "folder", "--raw", str(tmp_path / "absent"), "--out", str(tmp_path / "set")])
+        main(
+            [
+                "--dataset",
+                "folder",
+                "--raw",
+                str(tmp_path / "absent"),
+                "--out",
+                str(tmp_path / "set"),
+            ]
+        )
     with pytest.raises(SystemExit):
         main(["--raw", "raw"])

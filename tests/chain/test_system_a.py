@@ -1,0 +1,272 @@
+"""System A end to end in tiny sizes, each stage reading the checkpoint the one before just wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from talkhead.__main__ import main
+from talkhead.checkpoint import read_block, read_checkpoint
+from talkhead.corpus.state import FaceState
+from talkhead.errors import TalkheadError
+from talkhead.generation import TalkingHead, speech_level
+from talkhead.media.decode import iter_frames, probe, read_audio
+from talkhead.media.encode import write_wav
+from tests.datamodules.fakes import make_prepared
+
+SIZE = 32
+DIM = 16
+SMALL_D = '{"width": 4, "layers": 2, "max_width": 8}'
+REENACTMENT = [
+    f"--model.image_size={SIZE}",
+    "--model.identity_frames=1",
+    '--model.identity_encoder={"layers": [1, 1, 1, 1], "groups": 2, "width": 16, "dim": 12, '
+    f'"map_channels": 8, "map_size": 4, "image_size": {SIZE}}}',
+    f'--model.motion_encoder={{"blocks": [[1, 4, 1, 1], [2, 8, 1, 2]], "last_channels": 8, "dim": {DIM}}}',
+    f'--model.generator={{"image_size": {SIZE}, "latent_dim": {12 + DIM}, "map_channels": 8, '
+    '"channels": 8, "min_channels": 4}',
+    f"--model.discriminator={SMALL_D}",
+    '--model.weights={"perceptual": 0.0, "descriptor": 1.0, "region": 1.0}',
+    "--model.descriptors=15",
+]
+CONTRASTIVE = [
+    f"--model.image_size={SIZE}",
+    "--model.windows=6",
+    f'--model.audio_encoder={{"dim": {DIM}, "widths": [4, 4, 4, 4], "counts": [1, 1, 1, 1]}}',
+    f'--model.contrastive_head={{"dim": {DIM}, "out_dim": {DIM}, "hidden": 8}}',
+]
+DISENTANGLE = [
+    f"--model.image_size={SIZE}",
+    "--model.identity_frames=1",
+    "--model.windows=2",
+    "--model.bank_steps=3",
+    f'--model.nonlip_head={{"dim": {DIM}, "code_dim": 6, "hidden": 8}}',
+    f'--model.lip_head={{"dim": {DIM}, "code_dim": {DIM - 6}}}',
+    f"--model.discriminator={SMALL_D}",
+    '--model.weights={"perceptual": 0.0, "gaze": 0.0}',
+]
+PRIOR = [
+    f"--model.image_size={SIZE}",
+    '--model.prior={"width": 16, "layers": 1, "heads": 2, "feedforward": 16, "max_length": 16}',
+    "--model.takes=2",
+]
+
+
+def run(command: str, model: str, folder: Path, data: Path, *extra: str) -> None:
+    """One command of the program, in this process."""
+    main(
+        [
+            command,
+            f"--model={model}",
+            "--data=TalkheadDataModule",
+            f"--data.root={data}",
+            "--data.batch_size=2",
+            "--data.epoch_items=6",
+            "--data.val_items=4",
+            f"--trainer.default_root_dir={folder}",
+            "--trainer.accelerator=cpu",
+            "--trainer.max_steps=3",
+            "--trainer.log_every_n_steps=1",
+            "--trainer.enable_progress_bar=false",
+            "--trainer.enable_model_summary=false",
+            *extra,
+        ]
+    )
+
+
+def take(path: Path, *parts: str) -> list[str]:
+    return [f"--model.{part}={path}" for part in parts]
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The checkpoints of all five stages."""
+    root = tmp_path_factory.mktemp("chain")
+    data = make_prepared(root / "data", size=SIZE)
+    last = {n: root / n / "checkpoints" / "last.ckpt" for n in ("10", "20", "30", "40", "41")}
+    run("fit", "ReenactmentStage", root / "10", data, *REENACTMENT)
+    from_10 = take(last["10"], "motion_encoder")
+    run("fit", "AVContrastiveStage", root / "20", data, *CONTRASTIVE, *from_10)
+    parts = take(last["10"], "identity_encoder", "motion_encoder", "generator")
+    parts += take(last["20"], "audio_encoder")
+    run("fit", "LipDisentangleStage", root / "30", data, *DISENTANGLE, *parts)
+    whole = take(last["10"], "identity_encoder", "motion_encoder")
+    whole += take(last["20"], "audio_encoder")
+    whole += take(last["30"], "nonlip_head", "lip_head", "generator")
+    run("fit", "MotionDiffusionStage", root / "40", data, *PRIOR, *whole)
+    run("fit", "MotionARStage", root / "41", data, *PRIOR, *whole)
+    return {"data": data, "root": root, **last}
+
+
+@pytest.mark.parametrize(
+    ("stage", "offered"),
+    [
+        ("10", {"identity_encoder", "motion_encoder", "generator"}),
+        ("20", {"audio_encoder", "contrastive_head", "motion_encoder"}),
+        (
+            "30",
+            {
+                "nonlip_head",
+                "lip_head",
+                "generator",
+                "identity_encoder",
+                "motion_encoder",
+                "audio_encoder",
+            },
+        ),
+        (
+            "40",
+            {
+                "prior",
+                "readout",
+                "nonlip_head",
+                "lip_head",
+                "generator",
+                "identity_encoder",
+                "motion_encoder",
+                "audio_encoder",
+            },
+        ),
+    ],
+)
+def test_checkpoint_offers_its_parts(chain: dict[str, Path], stage: str, offered: set[str]) -> None:
+    block = read_block(read_checkpoint(chain[stage]), chain[stage])
+    assert set(block["components"]) == offered
+    assert block["batches_seen"] == 3
+    assert block["data"]["data_fingerprint"]
+
+
+def test_frozen_parts_pass_through_bit_for_bit(chain: dict[str, Path]) -> None:
+    digests = {
+        n: read_block(read_checkpoint(chain[n]), n)["components"] for n in ("10", "20", "30", "40")
+    }
+    for name, first in (
+        ("motion_encoder", "10"),
+        ("identity_encoder", "10"),
+        ("audio_encoder", "20"),
+    ):
+        found = {n: d[name]["digest"] for n, d in digests.items() if name in d}
+        assert set(found.values()) == {digests[first][name]["digest"]}
+
+
+def test_gan_steps_count_batches(chain: dict[str, Path]) -> None:
+    assert read_checkpoint(chain["10"])["global_step"] == 3
+    assert read_checkpoint(chain["30"])["global_step"] == 3
+
+
+@pytest.mark.parametrize("stage", ["20", "30", "40", "41"])
+def test_test_writes_metrics_after_the_predecessors_are_gone(
+    chain: dict[str, Path], tmp_path: Path, stage: str
+) -> None:
+    alone = tmp_path / "alone.ckpt"
+    alone.write_bytes(chain[stage].read_bytes())
+    options = [
+        "test", f"--ckpt_path={alone}", "--data=TalkheadDataModule", f"--data.root={chain['data']}",
+        "--data.batch_size=2", "--data.eval_length=200", f"--trainer.default_root_dir={tmp_path}",
+        "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false",
+    ]  # fmt: skip
+    main(options)
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    wanted = {"20": "test/offset_within", "30": "test/psnr"}.get(stage, "test/snd[code]")
+    assert wanted in found["metrics"] or wanted.removeprefix("test/") in found["metrics"]
+    assert all(np.isfinite(v) for v in found["metrics"].values() if v is not None)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A drawn portrait and one second of a buzzing voice."""
+    cv2 = pytest.importorskip("cv2")
+    from talkhead.render.painted_face import IDENTITY_SEEDS, Identity, PaintedFace
+
+    folder = tmp_path_factory.mktemp("inputs")
+    face = PaintedFace(Identity.from_seed(IDENTITY_SEEDS[0]), 256).draw(FaceState.neutral(), 0)
+    cv2.imwrite(str(folder / "face.png"), face[..., ::-1])
+    cv2.imwrite(str(folder / "wall.png"), np.full((128, 128, 3), 127, np.uint8))
+    time_s = np.arange(16_000) / 16_000
+    wave = 0.2 * np.sign(np.sin(2 * np.pi * 120 * time_s)) * (np.sin(2 * np.pi * 3 * time_s) > 0)
+    write_wav(folder / "voice.wav", wave.astype(np.float32))
+    write_wav(folder / "silence.wav", np.zeros(16_000, np.float32))
+    return {p.stem: p for p in folder.iterdir()}
+
+
+def generate(chain: dict[str, Path], inputs: dict[str, Path], out: Path, **changes: str) -> None:
+    options = {
+        "portrait": inputs["face"], "speech": inputs["voice"], "checkpoint": chain["40"], "out": out,
+        "size": "64", **changes,
+    }  # fmt: skip
+    main(["generate", *(f"--{name}={value}" for name, value in options.items())])
+
+
+def test_generate_writes_a_marked_video_with_sound(
+    chain: dict[str, Path], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "talk.mp4"
+    generate(chain, inputs, out, renderer="generator,mesh", seed="0,1")
+    frames = list(iter_frames(out))
+    assert len(frames) == 25
+    assert frames[0].shape == (64, 4 * 64, 3)
+    generator, mesh, _, _ = np.split(frames[12].astype(int), 4, axis=1)
+    assert np.abs(generator - mesh).mean() > 1
+    assert len(read_audio(out)) >= 16_000
+    assert probe(out).fps == 25
+    av = pytest.importorskip("av")
+    with av.open(str(out)) as container:
+        tags = container.metadata
+    assert "trainedAlgorithmicMedia" in tags["digital_source_type"]
+    assert json.loads(tags["talkhead"])["seeds"] == [0, 1]
+
+
+def test_same_seed_same_codes_and_blocks_do_not_matter(
+    chain: dict[str, Path], inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = TalkingHead.load(chain["40"])
+    settings = head.sampler(kind="dpmpp2m", steps=3, guidance=1.0)
+    wave = read_audio(inputs["voice"])
+
+    def codes(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pairs = list(head.codes(wave, settings, [seed]))
+        return torch.cat([n for n, _ in pairs], 1), torch.cat([m for _, m in pairs])
+
+    nonlip, lip = codes(0)
+    assert nonlip.shape == (1, 25, 6)
+    assert lip.shape == (25, DIM - 6)
+    monkeypatch.setattr("talkhead.generation.BLOCK_FRAMES", 10)
+    again, lip_again = codes(0)
+    torch.testing.assert_close(again, nonlip, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(lip_again, lip, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(codes(1)[0], nonlip)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"portrait": "wall"}, "no face found in the portrait"),
+        ({"speech": "silence"}, "the speech is silent"),
+        ({"checkpoint": "20"}, "stage av_contrastive; expected motion_diffusion or motion_ar"),
+    ],
+)
+def test_bad_input_ends_with_code_two_and_leaves_no_file(
+    chain: dict[str, Path],
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, str],
+    message: str,
+) -> None:
+    known = {**inputs, **chain}
+    with pytest.raises(SystemExit) as left:
+        generate(
+            chain, inputs, tmp_path / "x.mp4", **{k: str(known[v]) for k, v in changes.items()}
+        )
+    assert left.value.code == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_level_of_less_than_a_frame_is_refused() -> None:
+    with pytest.raises(TalkheadError, match="expected at least 640"):
+        speech_level(np.zeros(100, np.float32))
