@@ -13,6 +13,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import talkhead
 from callbacks.json_files import file_digest, write_json
@@ -73,7 +74,7 @@ class RunManifest(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """End the record of a run that did not reach its end."""
-        interrupted = isinstance(exception, KeyboardInterrupt)
+        interrupted = isinstance(exception, KeyboardInterrupt | SIGTERMException)
         self.content["error"] = f"{type(exception).__name__}: {exception}"[:500]
         self._end(trainer, "interrupted" if interrupted else "failed")
 

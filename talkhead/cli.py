@@ -25,6 +25,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import callbacks as callback_package
 import datamodules as datamodule_package
@@ -40,6 +41,7 @@ from talkhead.errors import ConfigError, StageLinkError, TalkheadError
 from talkhead.stages.base import Stage
 
 T = TypeVar("T")
+TERMINATED = 143
 NOISE = re.compile(
     r"Subtypes:|Errors:|Given value|Does not validate against any|- Expected a <class 'NoneType'>"
     r"|either not accessible or invalid"
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
         argv: Subcommand and options, ``sys.argv[1:]`` when None.
 
     Raises:
-        SystemExit: Usage errors, with code 2.
+        SystemExit: Usage errors, with code 2; a run ended by SIGTERM, with code 143.
         TalkheadError: A configuration, checkpoint or data set that cannot work.
         KeyboardInterrupt: The run was interrupted.
     """
@@ -68,7 +70,10 @@ def main(argv: list[str] | None = None) -> None:
     except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from error
     except SystemExit as left:
-        # Lightning ends an interrupted run with exit code 1; keep the shell's convention.
+        # Lightning ends a terminated run with exit code 0, as if it had finished, and an interrupted one
+        # with 1; keep the shell's convention, which schedulers and our own resuming commands rely on.
+        if isinstance(left, SIGTERMException):
+            raise SystemExit(TERMINATED) from left
         if isinstance(left.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from left
         raise

@@ -49,6 +49,7 @@ class AVContrastiveStage(Stage):
         min_gap_frames: int = 0,
         negatives: Literal["video", "batch"] = "video",
         temperature: bool = True,
+        centre_videos: bool = False,
         train_motion_encoder: bool = False,
         audio_encoder: dict[str, Any] | None = None,
         contrastive_head: dict[str, Any] | None = None,
@@ -68,6 +69,9 @@ class AVContrastiveStage(Stage):
             negatives: ``video`` scores within each video; ``batch`` scores against every window of the
                 global batch, gathered over ranks.
             temperature: Learn the logit scale.
+            centre_videos: Take each video's mean feature off both sides before they are compared. What a
+                video has in common cannot tell its windows apart, and with few training speakers it is
+                what does not carry over to others (our addition; off in the paper).
             train_motion_encoder: Fine-tune the motion encoder too (the paper's text and figure disagree;
                 frozen is the recommended reading).
             audio_encoder: Options of :class:`AudioEncoder`.
@@ -83,6 +87,7 @@ class AVContrastiveStage(Stage):
         self.windows = windows
         self.min_gap_frames = min_gap_frames
         self.negatives = negatives
+        self.centre_videos = centre_videos
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
         self.motion_encoder = resolve(MotionEncoder, motion_encoder, "motion_encoder")
@@ -105,11 +110,11 @@ class AVContrastiveStage(Stage):
                 share_batch_norm(self.motion_encoder)
 
     def embed(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:
-        """Audio features ``f_a`` and visual features ``f_cl``, each ``(B, N, D)``."""
+        """Audio features ``f_a`` and visual features ``f_cl`` as compared, each ``(B, N, D)``."""
         rows, count = batch.frames.shape[:2]
-        audio = self.audio_encoder(batch.mel.flatten(0, 1))
-        visual = self._visual(to_float(batch.frames.flatten(0, 1)))
-        return audio.unflatten(0, (rows, count)), visual.unflatten(0, (rows, count))
+        audio = self.audio_encoder(batch.mel.flatten(0, 1)).unflatten(0, (rows, count))
+        visual = self._visual(to_float(batch.frames.flatten(0, 1))).unflatten(0, (rows, count))
+        return self._compared(audio), self._compared(visual)
 
     def losses(self, batch: WindowBatch) -> dict[str, Tensor]:
         """The symmetric contrastive term."""
@@ -137,7 +142,8 @@ class AVContrastiveStage(Stage):
         clips = encode_clips(
             data, rows, self._visual, self.audio_encoder, self.video_spec.size, self.device
         )
-        for _, visual, audio in clips:
+        for _, seen, heard in clips:
+            visual, audio = self._compared(seen), self._compared(heard)
             for shift in range(-MAX_TESTED_SHIFT, MAX_TESTED_SHIFT + 1):
                 late = audio.roll(shift, 0)
                 inside = torch.ones(len(audio), dtype=torch.bool)
@@ -162,6 +168,12 @@ class AVContrastiveStage(Stage):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
+
+    def _compared(self, features: Tensor) -> Tensor:
+        """Features ``(…, N, D)`` of one video a row, as the loss sees them."""
+        if not self.centre_videos:
+            return features
+        return features - features.mean(-2, keepdim=True)
 
     def _visual(self, pictures: Tensor) -> Tensor:
         features: Tensor = self.contrastive_head(self.motion_encoder(pictures))

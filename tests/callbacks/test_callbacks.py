@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import math
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks import run_manifest
 from callbacks.ema import EMA
@@ -192,6 +194,31 @@ def test_manifest_of_a_failed_run(
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "failed"
     assert "wrong shape" in record["error"]
+
+
+@pytest.mark.parametrize(
+    ("exception", "code"), [(KeyboardInterrupt, 130), (SIGTERMException, 143)], ids=["int", "term"]
+)
+def test_a_stopped_run_is_no_finished_run(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    exception: type[BaseException],
+    code: int,
+) -> None:
+    """Lightning itself would leave with 1 and with 0, which counts as success."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def stopped(self: ToyStage, batch: Any, batch_idx: int) -> torch.Tensor:
+        raise exception
+
+    monkeypatch.setattr(ToyStage, "training_step", stopped)
+    with pytest.raises(SystemExit) as left:
+        run(*FIT)
+    signal.signal(signal.SIGINT, before)  # Lightning ignores further interrupts
+    assert left.value.code == code
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "interrupted"
 
 
 def test_source_commit_is_none_outside_git(monkeypatch: pytest.MonkeyPatch) -> None:
