@@ -23,6 +23,7 @@ from datamodules.sampling import EpochBatches, EpochLoader, training_position
 from datamodules.shards import ClipRow, MotionStats, PreparedSet
 from talkhead.batch import FeatureSource, FramePairs, Needs, Sequences, Windows
 from talkhead.errors import ConfigError, DataError
+from talkhead.seeds import base_seed
 
 if TYPE_CHECKING:
     from talkhead.geometry.motion import MotionModel
@@ -50,7 +51,7 @@ class TalkheadDataModule(LightningDataModule):
         batch_size: Samples in a training batch of one process.
         eval_batch_size: The same in validation, test and predict; None: ``batch_size``.
         num_workers: Loader processes for each split; 0 loads in the training process.
-        seed: Of the order and of all training draws.
+        seed: Of the order and of all training draws; the run's own seed by default.
         epoch_items: Training samples in an epoch over all processes; None: about as many as cover
             the data once.
         val_items: At most so many validation samples, evenly spaced over the split; None: all.
@@ -70,7 +71,7 @@ class TalkheadDataModule(LightningDataModule):
         batch_size: int = 16,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
-        seed: int = 0,
+        seed: int | None = None,
         epoch_items: int | None = None,
         val_items: int | None = None,
         eval_length: int | None = None,
@@ -85,7 +86,7 @@ class TalkheadDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
-        self.seed = seed
+        self.seed = base_seed() if seed is None else seed
         self.epoch_items = epoch_items
         self.val_items = val_items
         self.eval_length = eval_length

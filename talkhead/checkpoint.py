@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from talkhead.errors import StageLinkError
-from talkhead.networks.component import Component, weights_digest
+from talkhead.networks.component import Component, tensors_digest
 
 BLOCK = "talkhead"
 FORMAT = 1
@@ -101,10 +101,7 @@ def read_component(
             f"{path} (stage {block['stage']}) offers {', '.join(sorted(offered)) or 'nothing'}; "
             f"expected it to hold '{name}'. Pass the checkpoint of a stage that exports it."
         )
-    prefix = f"{name}."
-    weights = {
-        k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)
-    }
+    weights = _below(checkpoint["state_dict"], name)
     entry = offered[name]
     origin = {
         "path": str(path),
@@ -183,14 +180,27 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def component_entry(module: Component) -> dict[str, Any]:
-    """What a checkpoint records of a component besides its weights."""
+def component_entry(module: Component, name: str, state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a checkpoint records of a component besides its weights.
+
+    Args:
+        module: The component.
+        name: Its name in the stage.
+        state: The checkpoint's ``state_dict``; with weight averaging it holds other values than the
+            living module.
+    """
     return {
         "class": class_path(type(module)),
         "spec": dict(module.spec),
-        "digest": weights_digest(module),
+        "digest": tensors_digest(module.spec, _below(state, name) or module.state_dict()),
         "provenance": str(getattr(module, "provenance", "trained")),
     }
+
+
+def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The entries below ``"<name>."``, without that prefix."""
+    prefix = f"{name}."
+    return {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _first_line(error: BaseException) -> str:

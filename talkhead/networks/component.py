@@ -7,11 +7,11 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from talkhead.errors import ConfigError
 
@@ -85,9 +85,14 @@ def weights_digest(module: nn.Module) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    return tensors_digest(getattr(module, "spec", {}), module.state_dict())
+
+
+def tensors_digest(spec: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """As :func:`weights_digest`, of a spec and weights that need not be those of a living module."""
     digest = hashlib.sha256()
-    digest.update(json.dumps(getattr(module, "spec", {}), sort_keys=True).encode())
-    for name, value in sorted(module.state_dict().items()):
+    digest.update(json.dumps(dict(spec), sort_keys=True).encode())
+    for name, value in sorted(weights.items()):
         digest.update(f"|{name}|{value.dtype}|{tuple(value.shape)}|".encode())
         # Bytes, not numbers: numpy has no bfloat16, and a flat view also covers scalars.
         flat = value.detach().cpu().contiguous().reshape(-1)

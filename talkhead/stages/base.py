@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -17,6 +15,7 @@ from talkhead.batch import FeatureSource, Needs
 from talkhead.checkpoint import BLOCK, FORMAT, component_entry, read_block
 from talkhead.errors import ConfigError, StageLinkError
 from talkhead.networks.component import Component
+from talkhead.seeds import base_seed, step_seed
 from talkhead.specs import AudioSpec, VideoSpec, check_same_clock, spec_dict
 
 C = TypeVar("C", bound=Component)
@@ -165,7 +164,10 @@ class Stage(LightningModule):
         checkpoint[BLOCK] = {
             "format": FORMAT,
             "stage": self.stage_name(),
-            "components": {name: component_entry(part) for name, part in parts.items()},
+            "components": {
+                name: component_entry(part, name, checkpoint["state_dict"])
+                for name, part in parts.items()
+            },
             "audio": spec_dict(self.audio_spec),
             "video": spec_dict(self.video_spec),
             "data": self._data_block(),
@@ -217,14 +219,3 @@ def build(cls: type[C], options: Mapping[str, Any] | None, name: str) -> C:
             f"expected some of {', '.join(accepted)}."
         )
     return cls(**(options or {}))
-
-
-def base_seed() -> int:
-    """The seed given to ``seed_everything``, 0 without one."""
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
-
-
-def step_seed(seed: int, batches_seen: int, rank: int) -> int:
-    """A 63-bit seed for one batch on one rank, unrelated between neighbours."""
-    digest = hashlib.sha256(f"{seed}/{batches_seen}/{rank}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1

@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from talkhead.checkpoint import load_component, read_block, read_checkpoint, read_component, resolve
 from talkhead.errors import ConfigError, StageLinkError
 from talkhead.networks.component import weights_digest
-from talkhead.stages.base import Stage, build, step_seed
+from talkhead.seeds import step_seed
+from talkhead.stages.base import Stage, build
 from tests.talkhead.stages.toys import FirstStage, SecondStage, ToyEncoder, ToyHead, loader
 
 
