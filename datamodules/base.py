@@ -96,6 +96,7 @@ class TalkheadDataModule(LightningDataModule):
         self._attached: tuple[Needs, dict[str, FeatureSource]] | None = None
         self._store: FeatureStore | None = None
         self._splits: dict[str, Dataset[Any]] = {}
+        self._allowed: tuple[str, ...] = ()
 
     # -- the prepared set ------------------------------------------------------------------------
 
@@ -130,13 +131,20 @@ class TalkheadDataModule(LightningDataModule):
 
     @property
     def store(self) -> FeatureStore:
-        """The cached features of the stage at hand.
+        """The cached features of the stage at hand; what is missing is computed now.
+
+        Not before it is asked for: when a run starts from a checkpoint, Lightning calls
+        ``prepare_data`` and ``setup`` first and restores the encoders' weights after that.
 
         Raises:
-            ConfigError: Asked before ``setup``.
+            ConfigError: There is no stage to serve.
         """
         if self._store is None:
-            raise ConfigError("features are there after setup(); call attach() or use a trainer.")
+            sources = self._wanted()[1]
+            device = self.feature_device
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            self._store = ensure_features(self.prepared, sources, device, self.feature_batch_size)
         return self._store
 
     def data_block(self) -> dict[str, Any]:
@@ -152,32 +160,27 @@ class TalkheadDataModule(LightningDataModule):
     # -- hooks -----------------------------------------------------------------------------------
 
     def attach(self, needs: Needs, sources: Mapping[str, FeatureSource] | None = None) -> None:
-        """Say what is needed without a trainer; then call ``prepare_data`` and ``setup``."""
+        """Say what is needed without a trainer; then call ``setup``."""
         self._attached = (needs, dict(sources or {}))
         self._splits.clear()
-
-    def prepare_data(self) -> None:
-        """Cache the features of the stage's frozen encoders (first process only)."""
-        sources = self._wanted()[1]
-        if sources:
-            device = self.feature_device
-            if device == "auto":
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            ensure_features(self.prepared, sources, device, self.feature_batch_size)
+        self._store = None
 
     def setup(self, stage: str) -> None:
-        """Build the datasets of one stage of the trainer.
+        """Settle which splits one stage of the trainer may use; their datasets are built when asked for.
 
         Args:
             stage: ``fit``, ``validate``, ``test`` or ``predict``.
 
         Raises:
             DataError: A split has no clips.
+            ConfigError: The trainer's stage does not say what it needs.
         """
-        needs, sources = self._wanted()
-        self._store = FeatureStore(self.prepared, sources)
-        for split in STAGE_SPLITS[stage]:
-            self._splits[split] = self._dataset(split, needs)
+        self._wanted()
+        self._store = None
+        self._splits.clear()
+        self._allowed = STAGE_SPLITS[stage]
+        for split in self._allowed:
+            self._rows(split)
 
     def train_dataloader(self) -> EpochLoader[Any]:
         """Resampled training batches of this process."""
@@ -219,12 +222,7 @@ class TalkheadDataModule(LightningDataModule):
 
     def _dataset(self, split: str, needs: Needs) -> Dataset[Any]:
         """The dataset of one split for one need."""
-        rows = self.prepared.rows(split)
-        if not rows:
-            raise DataError(
-                f"expected clips in split {split} of {self.root}, got none; "
-                "prepare more speakers or set other split shares."
-            )
+        rows = self._rows(split)
         train = split == "train"
         items = {"train": self.epoch_items, "val": self.val_items}.get(split)
         if isinstance(needs, FramePairs):
@@ -241,10 +239,22 @@ class TalkheadDataModule(LightningDataModule):
             self.prepared, rows, needs, self.store, seed=self.seed, resample=train, items=items
         )
 
+    def _rows(self, split: str) -> list[ClipRow]:
+        """Clips of a split, at least one."""
+        rows = self.prepared.rows(split)
+        if not rows:
+            raise DataError(
+                f"expected clips in split {split} of {self.root}, got none; "
+                "prepare more speakers or set other split shares."
+            )
+        return rows
+
     def _split(self, split: str) -> Any:
-        """A dataset made by ``setup``."""
-        if split not in self._splits:
+        """The dataset of a split that ``setup`` allowed."""
+        if split not in self._allowed:
             raise ConfigError(f"split {split} is not set up; call setup() for its stage first.")
+        if split not in self._splits:
+            self._splits[split] = self._dataset(split, self._wanted()[0])
         return self._splits[split]
 
     def _loader(self, split: str) -> EpochLoader[Any]:

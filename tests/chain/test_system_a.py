@@ -162,6 +162,7 @@ def test_gan_steps_count_batches(chain: dict[str, Path]) -> None:
 def test_test_writes_metrics_after_the_predecessors_are_gone(
     chain: dict[str, Path], tmp_path: Path, stage: str
 ) -> None:
+    before = sorted((chain["data"] / "features").glob("*/feature.json"))
     alone = tmp_path / "alone.ckpt"
     alone.write_bytes(chain[stage].read_bytes())
     options = [
@@ -174,6 +175,8 @@ def test_test_writes_metrics_after_the_predecessors_are_gone(
     wanted = {"20": "test/offset_within", "30": "test/psnr"}.get(stage, "test/snd[code]")
     assert wanted in found["metrics"] or wanted.removeprefix("test/") in found["metrics"]
     assert all(np.isfinite(v) for v in found["metrics"].values() if v is not None)
+    # The restored encoders find the features of the fit; new ones would be those of random weights.
+    assert sorted((chain["data"] / "features").glob("*/feature.json")) == before
 
 
 @pytest.fixture(scope="module")

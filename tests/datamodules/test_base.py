@@ -137,7 +137,7 @@ def data_of(root: Path, needs: Needs, split: str) -> Any:
     module.attach(needs, {"v": _source()} if isinstance(needs, Sequences) else {})
     module.prepare_data()
     module.setup({"train": "fit", "val": "fit", "test": "test"}[split])
-    return module._splits[split]
+    return module._split(split)
 
 
 def test_batches_without_a_trainer(own_set: Path) -> None:
@@ -196,7 +196,7 @@ def test_wrong_settings_are_explained(shared_set: Path, tmp_path: Path) -> None:
     module = TalkheadDataModule(str(shared_set))
     with pytest.raises(ConfigError, match="call attach"):
         module.setup("fit")
-    with pytest.raises(ConfigError, match="after setup"):
+    with pytest.raises(ConfigError, match="no stage to serve"):
         _ = module.store
     module.attach(FramePairs(1, 16))
     module.batch_size = 1000
