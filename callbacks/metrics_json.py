@@ -37,8 +37,8 @@ class MetricsJson(Callback):
             variant: Name of the row in a table, by default the stage's.
             command: The command as typed.
             config_digest: Hash of the configuration.
-            extractor: Name of the feature extractor behind the metrics; by default the stage's
-                ``extractor`` attribute.
+            extractor: Name of the feature extractor behind the metrics; by default the face tracker
+                that prepared the data.
         """
         self.variant = variant
         self.command = command
@@ -58,7 +58,7 @@ class MetricsJson(Callback):
             "variant": self.variant or stage,
             "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
             "data": data_facts(trainer, "test"),
-            "extractor": self.extractor or getattr(pl_module, "extractor", None),
+            "extractor": self.extractor or landmarker(trainer),
             "command": self.command,
             "checkpoint": {
                 "path": str(checkpoint) if checkpoint else None,
@@ -72,6 +72,12 @@ class MetricsJson(Callback):
             "per_clip": clips,
         }
         write_json(Path(trainer.default_root_dir) / "metrics.json", content)
+
+
+def landmarker(trainer: Trainer) -> str | None:
+    """The face tracker behind the data's motion descriptors."""
+    block = getattr(getattr(trainer, "datamodule", None), "data_block", None)
+    return dict(block()).get("landmarker") if callable(block) else None
 
 
 def data_facts(trainer: Trainer, split: str) -> dict[str, Any]:

@@ -148,10 +148,10 @@ class TalkheadDataModule(LightningDataModule):
         return self._store
 
     def data_block(self) -> dict[str, Any]:
-        """What a checkpoint notes about its data: names, fingerprints and clocks."""
+        """What a checkpoint notes about its data: names, face tracker, fingerprints and clocks."""
         meta = self.prepared.meta
-        keys = ("dataset", "synthetic", "split_fingerprint", "data_fingerprint", "audio", "video")
-        return {key: meta[key] for key in keys}
+        keys = ("dataset", "synthetic", "landmarker", "split_fingerprint", "data_fingerprint")
+        return {key: meta[key] for key in (*keys, "audio", "video")}
 
     def clip_truth_path(self, row: ClipRow) -> Path:
         """Truth file of a clip of the embedded corpus, which need not exist for other corpora."""

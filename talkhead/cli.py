@@ -31,6 +31,7 @@ import callbacks as callback_package
 import datamodules as datamodule_package
 from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.metrics_json import MetricsJson
+from callbacks.motion_samples import MotionSamplesFile
 from callbacks.run_manifest import RunManifest
 from callbacks.save_config import SaveConfig
 from datamodules.base import TalkheadDataModule
@@ -301,6 +302,7 @@ class TalkheadCLI(LightningCLI):
         standing: list[Callback] = [
             RunManifest(command=command, subcommand=self.subcommand, config_digest=digest),
             MetricsJson(variant=variant, command=command, config_digest=digest),
+            MotionSamplesFile(),
         ]
         if self.subcommand != "fit" or config.get("enable_checkpointing") is False:
             return standing

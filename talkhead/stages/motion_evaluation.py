@@ -20,9 +20,9 @@ from talkhead.metrics.variance import motion_variance
 MIN_FRAMES = 8
 """Shortest clip that is scored; its halves still have differences to compare."""
 
-VARIANTS = ("model", "floor", "mean", "shuffled")
-"""The model; real against real (first against second half of a clip); the training mean repeated;
-the real motion of another test clip."""
+VARIANTS = ("model", "gt", "floor", "mean", "shuffled")
+"""The model; the real motion itself, for its Var; real against real (first against second half of a
+clip); the training mean repeated; the real motion of another test clip."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,7 @@ def baselines(sample: ClipSample, mean: Tensor, other: Tensor) -> list[ClipSampl
     """
     half = sample.real.shape[0] // 2
     return [
+        replace(sample, variant="gt", generated=sample.real[None]),
         replace(
             sample,
             variant="floor",
@@ -173,6 +174,8 @@ class TestScores:
         for variant in VARIANTS:
             self.rows[variant] = gather_rows(self.rows[variant])
             scores = row_means(self.rows[variant]) | self._pooled.compute(variant, self._space)
+            if variant == "gt":  # its distance to itself says nothing
+                scores = {name: v for name, v in scores.items() if name.startswith("var[")}
             prefix = "" if variant == "model" else f"{variant}/"
             means.update({f"{prefix}{name}": value for name, value in scores.items()})
         return means

@@ -175,6 +175,7 @@ def test_test_writes_metrics_after_the_predecessors_are_gone(
     wanted = {"20": "test/offset_within", "30": "test/psnr"}.get(stage, "test/snd[code]")
     assert wanted in found["metrics"] or wanted.removeprefix("test/") in found["metrics"]
     assert all(np.isfinite(v) for v in found["metrics"].values() if v is not None)
+    assert (tmp_path / "samples.npz").exists() == stage.startswith("4")
     # The restored encoders find the features of the fit; new ones would be those of random weights.
     assert sorted((chain["data"] / "features").glob("*/feature.json")) == before
 
