@@ -17,7 +17,7 @@ def head() -> DescriptorHead:
 def test_error_is_measured_in_standard_deviations() -> None:
     # predicted (1, 4); wanted ((14 - 10) / 2, (8 - 0) / 4) = (2, 2): (1 + 4) / 2
     loss = head()(torch.tensor([[1.0, 2.0, 9.0]]), torch.tensor([[14.0, 8.0]]))
-    assert float(loss) == pytest.approx(2.5)
+    assert loss.item() == pytest.approx(2.5)
 
 
 def test_knowing_only_the_mean_scores_one() -> None:
@@ -26,7 +26,7 @@ def test_knowing_only_the_mean_scores_one() -> None:
     made.set_statistics(motion.mean(0), motion.std(0))
     with torch.no_grad():
         made.linear.bias.zero_()
-    assert float(made(torch.zeros(20_000, 3), motion)) == pytest.approx(1.0, abs=1e-3)
+    assert made(torch.zeros(20_000, 3), motion).item() == pytest.approx(1.0, abs=1e-3)
 
 
 def test_other_widths_are_refused() -> None:
