@@ -117,7 +117,7 @@ def test_two_processes_do_the_work_once(own_set: Path) -> None:
     processes = [context.Process(target=_cache, args=(own_set, queue)) for _ in range(2)]
     for process in processes:
         process.start()
-    calls = sorted(queue.get(timeout=60) for _ in processes)
+    calls = sorted(queue.get(timeout=300) for _ in processes)
     for process in processes:
         process.join()
     assert calls == [0, 480]
