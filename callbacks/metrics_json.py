@@ -10,7 +10,7 @@ import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.json_files import file_digest, write_json
-from callbacks.run_manifest import stage_name
+from callbacks.run_manifest import data_block, stage_name
 
 FORMAT = 1
 DATA_KEYS = ("dataset", "synthetic", "split", "clips", "frames", "data_fingerprint")
@@ -58,7 +58,7 @@ class MetricsJson(Callback):
             "variant": self.variant or stage,
             "seed": int(os.environ.get("PL_GLOBAL_SEED", "0")),
             "data": data_facts(trainer, "test"),
-            "extractor": self.extractor or landmarker(trainer),
+            "extractor": self.extractor or data_block(trainer).get("landmarker"),
             "command": self.command,
             "checkpoint": {
                 "path": str(checkpoint) if checkpoint else None,
@@ -74,16 +74,9 @@ class MetricsJson(Callback):
         write_json(Path(trainer.default_root_dir) / "metrics.json", content)
 
 
-def landmarker(trainer: Trainer) -> str | None:
-    """The face tracker behind the data's motion descriptors."""
-    block = getattr(getattr(trainer, "datamodule", None), "data_block", None)
-    return dict(block()).get("landmarker") if callable(block) else None
-
-
 def data_facts(trainer: Trainer, split: str) -> dict[str, Any]:
     """The data block's entries a table needs."""
-    block = getattr(getattr(trainer, "datamodule", None), "data_block", None)
-    known = dict(block()) if callable(block) else {}
+    known = data_block(trainer)
     prepared = getattr(getattr(trainer, "datamodule", None), "prepared", None)
     if prepared is not None:
         rows = prepared.rows(split)

@@ -101,7 +101,6 @@ class RunManifest(Callback):
                 )
                 if monitor and trainer.is_global_zero:
                     logger.experiment.define_metric(monitor, summary=mode)
-        block = getattr(getattr(trainer, "datamodule", None), "data_block", None)
         checkpoint = trainer.ckpt_path
         self.content = {
             "format": 1,
@@ -113,7 +112,7 @@ class RunManifest(Callback):
             "devices": devices(trainer),
             "versions": versions(),
             "git_commit": source_commit(),
-            "data": dict(block()) if callable(block) else {},
+            "data": data_block(trainer),
             "checkpoint": {"path": str(checkpoint), "digest": file_digest(checkpoint)}
             if checkpoint
             else None,
@@ -142,6 +141,12 @@ def write_if_first(trainer: Trainer, path: Path, content: dict[str, Any]) -> Non
     """Write on rank 0 only."""
     if trainer.is_global_zero:
         write_json(path, content)
+
+
+def data_block(trainer: Trainer) -> dict[str, Any]:
+    """What the datamodule says of its data, empty without one that says anything."""
+    block = getattr(getattr(trainer, "datamodule", None), "data_block", None)
+    return dict(block()) if callable(block) else {}
 
 
 def stage_name(pl_module: LightningModule) -> str:
