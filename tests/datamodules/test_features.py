@@ -105,6 +105,7 @@ def test_bad_encoders_are_named(own_set: Path) -> None:
 
 
 def _cache(root: Path, queue: Any) -> None:
+    torch.set_num_threads(1)
     source = _source()
     ensure_features(PreparedSet(root), {"v": source})
     assert isinstance(source.module, Mean)
@@ -112,9 +113,12 @@ def _cache(root: Path, queue: Any) -> None:
 
 
 def test_two_processes_do_the_work_once(own_set: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    # Never "fork": OpenMP threads of the tests before are gone in a forked child, which then hangs.
+    context = multiprocessing.get_context("spawn")
     queue: Any = context.Queue()
-    processes = [context.Process(target=_cache, args=(own_set, queue)) for _ in range(2)]
+    processes = [
+        context.Process(target=_cache, args=(own_set, queue), daemon=True) for _ in range(2)
+    ]
     for process in processes:
         process.start()
     calls = sorted(queue.get(timeout=300) for _ in processes)

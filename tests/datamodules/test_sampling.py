@@ -150,7 +150,7 @@ def _fit_until_killed(folder: Path) -> None:
 @pytest.mark.slow
 def test_resume_after_sigkill(tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(
-        target=_fit_until_killed, args=(tmp_path / "killed",)
+        target=_fit_until_killed, args=(tmp_path / "killed",), daemon=True
     )
     process.start()
     process.join(120)

@@ -191,6 +191,7 @@ def test_fingerprints_follow_the_content(tmp_path: Path, shared_set: Path) -> No
 
 
 def _read(prepared: PreparedSet, queue: Any) -> None:
+    torch.set_num_threads(1)  # as in a loader worker; a forked child has no OpenMP threads
     queue.put(int(prepared.frames("s03/v0/c01", [11]).long().sum()))
 
 
@@ -200,7 +201,7 @@ def test_works_in_child_processes(shared_set: Path, method: str) -> None:
     prepared = PreparedSet(shared_set)
     expected = int(prepared.frames("s03/v0/c01", [11]).long().sum())
     queue = context.Queue()
-    process = context.Process(target=_read, args=(prepared, queue))
+    process = context.Process(target=_read, args=(prepared, queue), daemon=True)
     process.start()
     assert queue.get(timeout=60) == expected
     process.join()
