@@ -251,8 +251,10 @@ class MeshRenderer:
     mouth are taken as they are.
     """
 
-    def __init__(self, readout: MotionReadout, portrait: Portrait) -> None:
-        """Fit the pose of the portrait once."""
+    def __init__(
+        self, readout: MotionReadout, portrait: Portrait, *, relative_pose: bool = True
+    ) -> None:
+        """Fit the pose of the portrait once; without ``relative_pose`` poses are taken as they are."""
         self._readout = readout
         self._model = readout.motion_model()
         self._animator = PortraitAnimator(portrait.picture, portrait.landmarks)
@@ -260,8 +262,8 @@ class MeshRenderer:
         self._neutral = neutral_face(portrait.landmarks[None])
         own = np.concatenate([rotation[0], translation[0], scale])
         mean = readout.motion_mean.cpu().numpy()[:6]
-        self._pose_shift = np.asarray(own - mean, np.float32)
-        self._zoom = float(own[5] / mean[5])
+        self._pose_shift = np.asarray(own - mean if relative_pose else 0 * own, np.float32)
+        self._zoom = float(own[5] / mean[5]) if relative_pose else 1.0
         self._mean_scale = float(mean[5])
 
     def __call__(self, nonlip: Tensor, lip: Tensor) -> Iterator[Picture]:

@@ -1,0 +1,70 @@
+"""Motion scored as it is seen, added to the test of a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from talkhead.errors import ConfigError
+from talkhead.generation import RendererName
+from talkhead.stages.motion_prior import MotionPriorStage
+
+RENDERERS = ("mesh", "generator")
+
+
+class RetrackedMotion(Callback):
+    """Render test samples, track the faces again and score what was tracked.
+
+    Adds ``var``, ``fid_fm``, ``fid_dfm``, ``snd`` and ``found`` ``[retracked:<renderer>]`` to the test of
+    a motion prior, for the model, the real codes (``gt/``) and the training mean (``mean/``). Needs
+    mediapipe; about 10 ms a frame and renderer.
+    """
+
+    def __init__(self, renderers: Sequence[str] = ("mesh", "generator"), clips: int = 16) -> None:
+        """Configure the measurement.
+
+        Args:
+            renderers: ``mesh``, ``generator`` or both; ``generator`` needs a prior that carries one.
+            clips: Runs of frames that are rendered, the first of the test split (of each rank).
+
+        Raises:
+            ConfigError: Unknown renderer, or no clip.
+        """
+        unknown = sorted(set(renderers) - set(RENDERERS))
+        if unknown or not renderers:
+            raise ConfigError(
+                f"RetrackedMotion: expected renderers among {', '.join(RENDERERS)}, got "
+                f"{', '.join(unknown) or 'none'}."
+            )
+        if clips < 1:
+            raise ConfigError(f"RetrackedMotion: expected at least 1 clip, got {clips}.")
+        self.renderers: list[Any] = list(dict.fromkeys(renderers))
+        self.clips = clips
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add one evaluator for each renderer.
+
+        Raises:
+            ConfigError: The stage is no motion prior.
+        """
+        from talkhead.landmarks.mediapipe_mesh import MediaPipeMesh
+        from talkhead.retracking import RetrackedScores
+
+        if not isinstance(pl_module, MotionPriorStage):
+            raise ConfigError(
+                f"RetrackedMotion: expected a motion prior, got {type(pl_module).__name__}; remove the "
+                "callback from this stage's config."
+            )
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by every talkhead command
+        renderer: RendererName
+        for renderer in self.renderers:
+            pl_module.clip_evaluators.append(
+                RetrackedScores(pl_module, data, renderer, MediaPipeMesh(), self.clips)
+            )
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the stage as it was."""
+        if isinstance(pl_module, MotionPriorStage):
+            pl_module.clip_evaluators.clear()
