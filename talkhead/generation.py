@@ -226,17 +226,18 @@ class GeneratorRenderer:
         small = cv2.resize(portrait.picture, (side, side), interpolation=cv2.INTER_AREA)
         picture = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None]
         with torch.no_grad():
-            self._identity, self._map = stage.identity_encoder(to_float(picture))
+            self._identity, self._map = stage.identity_encoder(to_float(picture.to(stage.device)))
 
     def __call__(self, nonlip: Tensor, lip: Tensor) -> Iterator[Picture]:
         """Frames ``(H, H, 3)`` of codes ``(t, 42)`` and ``(t, 470)``."""
         import cv2
 
         for n, m in zip(nonlip.split(16), lip.split(16), strict=True):
-            latent = torch.cat([self._identity.expand(len(n), -1), n, m], 1)
+            codes = torch.cat([n, m], 1).to(self._identity)
+            latent = torch.cat([self._identity.expand(len(n), -1), codes], 1)
             with torch.no_grad():
                 made = self._generator(latent, self._map.expand(len(n), -1, -1, -1))
-            for frame in to_bytes(made).permute(0, 2, 3, 1).numpy():
+            for frame in to_bytes(made).permute(0, 2, 3, 1).cpu().numpy():
                 yield cast(
                     Picture,
                     cv2.resize(frame, (self._size, self._size), interpolation=cv2.INTER_CUBIC),
@@ -268,7 +269,7 @@ class MeshRenderer:
 
     def __call__(self, nonlip: Tensor, lip: Tensor) -> Iterator[Picture]:
         """Frames ``(H, H, 3)`` of codes ``(t, 42)`` and ``(t, 470)``."""
-        motion = self._readout(torch.cat([nonlip, lip], -1)).numpy().copy()
+        motion = self._readout(torch.cat([nonlip, lip], -1).cpu()).numpy().copy()
         motion[:, :5] += self._pose_shift[:5]
         motion[:, 5] = (
             np.clip(motion[:, 5] / self._mean_scale, 0.7, 1.4) * self._mean_scale * self._zoom

@@ -7,10 +7,11 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from talkhead.errors import DataError
+from talkhead.errors import ConfigError, DataError
 from talkhead.report.ablation import (
     MARKER,
     Job,
@@ -57,7 +58,17 @@ def main(argv: Sequence[str], runner: Runner | None = None) -> int:
     overrides = Overrides.parse(options.set)
     out = options.out.resolve()
     jobs = plan(study, out, seeds=options.seeds, only=options.only, overrides=overrides)
-    outcome = run_jobs(jobs, out, runner or run_in_subprocess, stop=options.stop_on_failure)
+    if options.jobs < 1:
+        raise ConfigError(f"--jobs: expected at least 1, got {options.jobs}.")
+    processes = Subprocesses()
+    outcome = run_jobs(
+        jobs,
+        out,
+        runner or processes,
+        stop=options.stop_on_failure,
+        parallel=options.jobs,
+        abort=processes.stop,
+    )
     print(
         f"{len(outcome.done)} run, {len(outcome.skipped)} finished before, "
         f"{len(outcome.failed)} failed"
@@ -71,7 +82,7 @@ def main(argv: Sequence[str], runner: Runner | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="talkhead ablate",
-        description="Train and test every variant of a study with every seed, one after another; "
+        description="Train and test every variant of a study with every seed; "
         "repeat the command to resume. Ends with a report in OUT/report.",
     )
     parser.add_argument("study", type=Path, metavar="FILE.yaml", help="names base and variants")
@@ -85,20 +96,31 @@ def _parser() -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="option for every run, such as trainer.max_steps=100; config=FILE adds an overlay",
     )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default 1)")
     parser.add_argument(
         "--stop-on-failure", action="store_true", help="do not start other variants after a failure"
     )
     return parser
 
 
-def run_jobs(jobs: Sequence[Job], out: Path, runner: Runner, *, stop: bool = False) -> Outcome:
-    """Run every job that is not finished, with a progress bar.
+def run_jobs(
+    jobs: Sequence[Job],
+    out: Path,
+    runner: Runner,
+    *,
+    stop: bool = False,
+    parallel: int = 1,
+    abort: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Run every job that is not finished, with a progress bar; those that train come first.
 
     Args:
         jobs: In running order.
         out: Folder of the study; superseded runs are kept in it.
         runner: Runs one command.
-        stop: Leave the remaining jobs alone after the first failure.
+        stop: Start no other job after the first failure.
+        parallel: Jobs that run at the same time.
+        abort: Called when this process is interrupted, to end what the runner has started.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -109,14 +131,16 @@ def run_jobs(jobs: Sequence[Job], out: Path, runner: Runner, *, stop: bool = Fal
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns) as progress, ThreadPoolExecutor(parallel) as pool:
         task = progress.add_task("", total=len(jobs))
 
         def say(line: str) -> None:
             progress.update(task, description=line)
 
-        for job in jobs:
+        def run(job: Job) -> None:
             reason = _blocked(job, outcome)
+            if stop and outcome.failed:
+                return
             if reason is None:
                 try:
                     ran = run_job(job, out, runner, say)
@@ -129,8 +153,16 @@ def run_jobs(jobs: Sequence[Job], out: Path, runner: Runner, *, stop: bool = Fal
             state = "failed" if reason else "finished"
             progress.console.print(f"{job.name}: {state}", markup=False, highlight=False)
             progress.advance(task)
-            if reason is not None and stop:
-                break
+
+        try:
+            # A job that only tests another's checkpoint waits until everything is trained.
+            for wave in ([j for j in jobs if j.trains], [j for j in jobs if not j.trains]):
+                for future in as_completed([pool.submit(run, job) for job in wave]):
+                    future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            abort()
+            raise
     return outcome
 
 
@@ -213,19 +245,30 @@ def _test_digest(job: Job) -> str:
     return hashlib.sha256(f"{trained}\0{job.digest('test')}".encode()).hexdigest()[:16]
 
 
-def run_in_subprocess(arguments: list[str], log: Path) -> int:
-    """``python -m talkhead …`` with its output in the log; ends with this process."""
-    command = [sys.executable, "-m", "talkhead", *arguments]
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ {' '.join(command)}\n")
-        file.flush()
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
-        try:
-            return process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
+class Subprocesses:
+    """Runs ``python -m talkhead …`` with its output in the log."""
+
+    def __init__(self) -> None:
+        """Nothing runs yet."""
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def __call__(self, arguments: list[str], log: Path) -> int:
+        """Wait for one command; its exit code."""
+        command = [sys.executable, "-m", "talkhead", *arguments]
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"$ {' '.join(command)}\n")
+            file.flush()
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+            self._running.add(process)
+            try:
+                return process.wait()
+            finally:
+                self._running.discard(process)
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for process in list(self._running):
+            process.terminate()
 
 
 def _report(out: Path) -> None:

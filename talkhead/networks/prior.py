@@ -109,7 +109,8 @@ class PriorNetwork(Component):
             nn.Linear(width, audio_dim), nn.SiLU(), nn.Linear(audio_dim, audio_dim)
         )
         self.input = nn.Linear(audio_dim + code_dim + 1, width)
-        self.position = nn.Parameter(torch.randn(max_length, width) * 0.02)
+        # Learned, but neighbours start alike: from random ones, smoothing over time takes long to learn.
+        self.position = nn.Parameter(sinusoids(torch.arange(max_length), width))
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
             PostNormBlock(width, heads, feedforward, dropout) for _ in range(layers)

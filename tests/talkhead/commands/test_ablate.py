@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,6 +106,36 @@ def test_stop_on_failure_leaves_the_rest_alone(study: Path) -> None:
     assert fake.calls == [("fit", "diffusion/seed0")]
 
 
+def test_jobs_run_side_by_side(study: Path) -> None:
+    meeting = threading.Barrier(2, timeout=60)
+
+    class Meeting(FakeTalkhead):
+        def __call__(self, arguments: list[str], log: Path) -> int:
+            if arguments[0] == "fit":
+                meeting.wait()  # broken unless the other variant is being trained at the same time
+            return super().__call__(arguments, log)
+
+    fake = Meeting()
+    assert run(study, fake, "--jobs=2") == 0
+    assert len(fake.calls) == 5
+    assert fake.calls[-1] == ("test", "guidance_2.5/seed0")
+    with pytest.raises(ConfigError, match="--jobs: expected at least 1"):
+        run(study, FakeTalkhead(), "--jobs=0")
+
+
+def test_interruption_ends_what_runs(tmp_path: Path) -> None:
+    processes = ablate.Subprocesses()
+    log = tmp_path / "log"
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(processes(["corpus", "--help"], log)))
+    thread.start()
+    while not processes._running and thread.is_alive():
+        time.sleep(0.01)
+    processes.stop()
+    thread.join(60)
+    assert codes == [-signal.SIGTERM]
+
+
 def test_interrupted_fit_resumes_from_its_last_checkpoint(study: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(study, FakeTalkhead(killed={("fit", "diffusion")}))
@@ -171,7 +204,7 @@ def test_unfinished_fit_of_a_stranger_is_not_resumed(study: Path) -> None:
 
 def test_subprocess_runner_logs_command_and_message(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
-    assert ablate.run_in_subprocess(["no-such-command"], log) == 2
+    assert ablate.Subprocesses()(["no-such-command"], log) == 2
     text = log.read_text()
     assert "talkhead no-such-command" in text
     assert "unknown command" in text
