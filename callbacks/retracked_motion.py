@@ -9,7 +9,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from talkhead.errors import ConfigError
 from talkhead.generation import RendererName
-from talkhead.stages.motion_prior import MotionPriorStage
 
 RENDERERS = ("mesh", "generator")
 
@@ -52,7 +51,8 @@ class RetrackedMotion(Callback):
         from talkhead.landmarks.mediapipe_mesh import MediaPipeMesh
         from talkhead.retracking import RetrackedScores
 
-        if not isinstance(pl_module, MotionPriorStage):
+        stage: Any = pl_module
+        if not hasattr(stage, "clip_evaluators"):
             raise ConfigError(
                 f"RetrackedMotion: expected a motion prior, got {type(pl_module).__name__}; remove the "
                 "callback from this stage's config."
@@ -60,11 +60,11 @@ class RetrackedMotion(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by every talkhead command
         renderer: RendererName
         for renderer in self.renderers:
-            pl_module.clip_evaluators.append(
-                RetrackedScores(pl_module, data, renderer, MediaPipeMesh(), self.clips)
+            stage.clip_evaluators.append(
+                RetrackedScores(stage, data, renderer, MediaPipeMesh(), self.clips)
             )
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the stage as it was."""
-        if isinstance(pl_module, MotionPriorStage):
-            pl_module.clip_evaluators.clear()
+        stage: Any = pl_module
+        stage.clip_evaluators.clear()

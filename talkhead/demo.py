@@ -22,7 +22,7 @@ from pathlib import Path
 from talkhead.errors import TalkheadError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
-CORPUS = {"speakers": "12", "clips": "6", "seconds": "6", "size": "192"}
+CORPUS = {"speakers": "20", "clips": "6", "seconds": "6", "size": "192"}
 IMAGE_SIZE = "64"
 FACE_SHARE = "0.7"
 """A tight crop: at 64 pixels the usual one leaves eight for the mouth."""
@@ -48,11 +48,11 @@ class Step:
     args: tuple[str, ...]
     run: Path | None = None
 
-    def command(self) -> list[str]:
-        """The command line, resuming where a checkpoint lies."""
+    def command(self, resume: bool) -> list[str]:
+        """The command line; ``resume`` goes on from the run's last checkpoint, if there is one."""
         args = list(self.args)
         last = None if self.run is None else self.run / "checkpoints" / "last.ckpt"
-        if last is not None and last.is_file():
+        if resume and last is not None and last.is_file():
             args += ["--ckpt_path", str(last)]
         return [sys.executable, "-m", "talkhead", *args]
 
@@ -61,19 +61,16 @@ class Step:
         return hashlib.sha256("\0".join(self.args).encode()).hexdigest()[:16]
 
 
-def stage_steps(
-    name: str, run_file: str, out: Path, data: Path, sources: dict[str, str]
-) -> list[Step]:
+def stage_steps(run_file: str, out: Path, data: Path, sources: dict[str, Path]) -> list[Step]:
     """Training and test of one stage in small size.
 
     Args:
-        name: Run folder below ``out``.
-        run_file: Name of the run file and of its small overlay.
+        run_file: Name of the run file, of its small overlay and of the run folder below ``out``.
         out: The demo's folder.
         data: The prepared set.
         sources: Consumed component -> checkpoint.
     """
-    run = out / name
+    run = out / run_file
     common = [
         f"--config={EXPERIMENTS}/size/demo/{run_file}.yaml",
         f"--data.root={data}",
@@ -84,28 +81,14 @@ def stage_steps(
     two, one = (f"--config={EXPERIMENTS}/trainer/{kind}.yaml" for kind in ("cpu2", "cpu"))
     last = f"--ckpt_path={run}/checkpoints/last.ckpt"
     return [
-        Step(name, ("fit", base, two, *common), run),
-        Step(f"{name}-test", ("test", base, one, *common, last)),
+        Step(f"{run_file} fit", ("fit", base, two, *common), run),
+        Step(f"{run_file} test", ("test", base, one, *common, last)),
     ]
 
 
-def steps(out: Path, seeds: int) -> list[Step]:
-    """Every step of the demo in order."""
-    raw, data = out / "raw", out / "prepared"
-    last = {n: str(out / n / "checkpoints" / "last.ckpt") for n in ("10", "20", "30")}
+def corpus_steps(raw: Path, data: Path) -> list[Step]:
+    """Draw the embedded corpus and prepare it."""
     corpus = [f"--{k}={v}" for k, v in CORPUS.items()]
-    ablation = out / "prior"
-    best = ablation / "diffusion" / "seed0" / "checkpoints" / "last.ckpt"
-    priors = [f"--set=data.root={data}"]
-    priors += [
-        f"--set=model.{part}={last['10']}" for part in ("motion_encoder", "identity_encoder")
-    ]
-    priors += [f"--set=model.audio_encoder={last['20']}"]
-    priors += [
-        f"--set=model.{part}={last['30']}" for part in ("nonlip_head", "lip_head", "generator")
-    ]
-    portrait = out / "portrait.png"
-    measured = [out / "10", out / "20", out / "30", ablation]
     return [
         Step("corpus", ("corpus", f"--out={raw}", *corpus, "--workers=2")),
         Step(
@@ -120,19 +103,42 @@ def steps(out: Path, seeds: int) -> list[Step]:
                 "--workers=2",
             ),
         ),
+    ]
+
+
+def steps(out: Path, seeds: int, prepared: Path | None = None) -> list[Step]:
+    """Every step of the demo in order, on the embedded corpus or on a prepared set."""
+    data = prepared or out / "prepared"
+    reenactment, contrastive, disentangled = (
+        out / name / "checkpoints" / "last.ckpt"
+        for name in ("10_reenactment", "20_av_contrastive", "30_lip_disentangle")
+    )
+    ablation = out / "prior"
+    best = ablation / "diffusion" / "seed0" / "checkpoints" / "last.ckpt"
+    priors = [f"--set=data.root={data}"]
+    priors += [
+        f"--set=model.{part}={reenactment}" for part in ("motion_encoder", "identity_encoder")
+    ]
+    priors += [f"--set=model.audio_encoder={contrastive}"]
+    priors += [
+        f"--set=model.{part}={disentangled}" for part in ("nonlip_head", "lip_head", "generator")
+    ]
+    portrait = out / "portrait.png"
+    measured = [*(path.parents[1] for path in (reenactment, contrastive, disentangled)), ablation]
+    return [
+        *([] if prepared else corpus_steps(out / "raw", data)),
         Step("data", ("data", str(data))),
-        *stage_steps("10", "10_reenactment", out, data, {}),
-        *stage_steps("20", "20_av_contrastive", out, data, {"motion_encoder": last["10"]}),
+        *stage_steps("10_reenactment", out, data, {}),
+        *stage_steps("20_av_contrastive", out, data, {"motion_encoder": reenactment}),
         *stage_steps(
-            "30",
             "30_lip_disentangle",
             out,
             data,
             {
-                "identity_encoder": last["10"],
-                "motion_encoder": last["10"],
-                "generator": last["10"],
-                "audio_encoder": last["20"],
+                "identity_encoder": reenactment,
+                "motion_encoder": reenactment,
+                "generator": reenactment,
+                "audio_encoder": contrastive,
             },
         ),
         Step(
@@ -142,6 +148,7 @@ def steps(out: Path, seeds: int) -> list[Step]:
                 str(EXPERIMENTS / "ablations" / "prior.yaml"),
                 f"--out={ablation}",
                 f"--seeds={seeds}",
+                "--jobs=2",
                 f"--set=config={EXPERIMENTS}/size/demo/40_motion_prior.yaml",
                 *priors,
             ),
@@ -167,14 +174,23 @@ def main(argv: list[str]) -> int:
     """``talkhead demo [--out DIR] [--seeds N]``."""
     parser = argparse.ArgumentParser(prog="talkhead demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="where everything goes")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help=f"a set prepared with --size {IMAGE_SIZE} and a test split, instead of the embedded corpus",
+    )
     parser.add_argument("--seeds", type=int, default=1, help="training seeds of the priors")
     parser.add_argument("--until", help="stop after the step of this name")
     options = parser.parse_args(argv)
     out = options.out.resolve()
     (out / "done").mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    todo = steps(out, options.seeds)
+    data = None if options.data is None else options.data.resolve()
+    todo = steps(out, options.seeds, data)
     for number, step in enumerate(todo, 1):
+        if step.name == "generate":
+            _held_out_inputs(data or out / "prepared", out)
         _run(step, out, f"[{number}/{len(todo)}]")
         if step.name == options.until:
             break
@@ -190,15 +206,16 @@ def main(argv: list[str]) -> int:
 
 
 def _run(step: Step, out: Path, counter: str) -> None:
-    """Run one step unless it is done; leave a marker with its time."""
-    marker = out / "done" / f"{step.name}.json"
-    if marker.is_file() and json.loads(marker.read_text())["digest"] == step.digest():
+    """Run one step unless it is done; its marker says what was begun, and its time when it is done."""
+    marker = out / "done" / f"{step.name.replace(' ', '-')}.json"
+    before = json.loads(marker.read_text()) if marker.is_file() else {}
+    same = before.get("digest") == step.digest()
+    if same and "seconds" in before:
         _say(f"{counter} {step.name}: done before, skipped")
         return
-    if step.name == "generate":
-        _held_out_inputs(out)
-    command = step.command()
+    command = step.command(resume=same)
     _say(f"{counter} {step.name}: talkhead {shlex.join(command[3:])}")
+    _mark(marker, {"digest": step.digest()})
     begun = time.monotonic()
     code = subprocess.run(command, check=False, env={**THREADS, **os.environ}).returncode
     if code != 0:
@@ -207,22 +224,27 @@ def _run(step: Step, out: Path, counter: str) -> None:
             "mend the cause and repeat the command: finished steps are kept."
         )
     seconds = time.monotonic() - begun
-    part = marker.with_suffix(".part")
-    part.write_text(json.dumps({"digest": step.digest(), "seconds": round(seconds, 1)}))
-    part.replace(marker)
+    _mark(marker, {"digest": step.digest(), "seconds": round(seconds, 1)})
     _say(f"{counter} {step.name}: {seconds:.0f} s")
 
 
-def _held_out_inputs(out: Path) -> None:
-    """A portrait and speech of a test speaker, taken from the raw corpus."""
+def _mark(marker: Path, content: dict[str, object]) -> None:
+    part = marker.with_suffix(".part")
+    part.write_text(json.dumps(content))
+    part.replace(marker)
+
+
+def _held_out_inputs(data: Path, out: Path) -> None:
+    """A portrait and speech of a test speaker, taken from the raw clips of a prepared set."""
+    from datamodules.shards import PreparedSet
     from talkhead.media.decode import iter_frames, read_audio
     from talkhead.media.encode import write_wav
 
-    rows = [
-        json.loads(line) for line in (out / "prepared" / "index.jsonl").read_text().splitlines()
-    ]
-    row = next(r for r in rows if r["split"] == "test")
-    clip = out / "raw" / row["source"]
+    prepared = PreparedSet(data)
+    rows = prepared.rows("test")
+    if not rows:
+        raise StepFailedError(f"{data} has no test clips; prepare it with --test-share above 0.")
+    clip = prepared.raw_root / rows[0].source
     _write_png(out / "portrait.png", next(iter(iter_frames(clip))))
     write_wav(out / "speech.wav", read_audio(clip))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,13 +73,10 @@ def policy_share(policy: str) -> float:
     Raises:
         SpecError: Another policy than the fixed box.
     """
-    name, _, share = policy.partition(":")
-    try:
-        if name == POLICY:
-            return float(share)
-    except ValueError:
-        pass
-    raise SpecError(f"expected a crop policy like {crop_policy(FACE_SHARE)}, got {policy!r}.")
+    match = re.fullmatch(rf"{POLICY}:(\d*\.?\d+)", policy)
+    if match is None:
+        raise SpecError(f"expected a crop policy like {crop_policy(FACE_SHARE)}, got {policy!r}.")
+    return float(match[1])
 
 
 def clip_box(landmarks: FloatArray, width: int, height: int, face_share: float = FACE_SHARE) -> Box:

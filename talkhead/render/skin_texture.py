@@ -84,13 +84,18 @@ class SkinPainter:
         return np.asarray(cv2.GaussianBlur(mask, (0, 0), blur * self._side), np.float32) / 255.0
 
     def _blend(self, mask: FloatArray, colour: FloatArray | Colour, strength: float) -> None:
-        alpha = np.clip(mask * strength, 0.0, 1.0)[..., None]
-        self._canvas += (np.asarray(colour, np.float32) - self._canvas) * alpha
+        where = _extent(mask)
+        part = self._canvas[where]
+        alpha = np.clip(mask[where] * np.float32(strength), 0.0, 1.0)[..., None]
+        part += (np.asarray(colour, np.float32) - part) * alpha
 
     def _darken(self, mask: FloatArray, strength: float) -> None:
         """Shadow that keeps more red than green and blue, as skin does."""
-        factors = 1.0 - np.clip(mask, 0, 1)[..., None] * strength * np.array([0.75, 1.0, 1.05])
-        self._canvas *= factors.astype(np.float32)
+        where = _extent(mask)
+        shade = np.clip(mask[where], 0, 1) * np.float32(strength)
+        part = self._canvas[where]
+        for channel, share in enumerate((0.75, 1.0, 1.05)):
+            part[..., channel] *= 1 - shade * np.float32(share)
 
     def _noise(self, cells: int) -> FloatArray:
         cv2 = opencv()
@@ -219,3 +224,12 @@ class SkinPainter:
         for index, radius in ((4, 0.03), (9, 0.06), (50, 0.04), (280, 0.04), (195, 0.03)):
             gloss += 0.5 * self._blob(self._at((index,))[0], radius)
         return np.asarray(np.clip(gloss, 0, 1), np.float32)
+
+
+def _extent(mask: FloatArray) -> tuple[slice, slice]:
+    """Rows and columns where a mask is more than nothing (a thousandth)."""
+    bounds = []
+    for axis in (1, 0):
+        hits = np.flatnonzero(mask.max(axis=axis) > 1e-3)
+        bounds.append(slice(int(hits[0]), int(hits[-1]) + 1) if len(hits) else slice(0, 0))
+    return bounds[0], bounds[1]

@@ -138,7 +138,8 @@ class MotionPriorStage(MotionSamplingStage):
         self._data_evaluators: list[ClipEvaluator] = []
         self._readout_quality: dict[str, float] = {}
         self.test_scores: TestScores | None = None
-        self._validation_snd: SND | None = None
+        # No submodule: an average of the weights copies the stage before there is one.
+        self._validation_snd: list[SND] = []
 
     # -- data ------------------------------------------------------------------------------------
 
@@ -222,7 +223,7 @@ class MotionPriorStage(MotionSamplingStage):
 
     def on_validation_epoch_start(self) -> None:
         """A fresh accumulator, in the units of the training split."""
-        self._validation_snd = SND(standard=self.standard).to(self.device)
+        self._validation_snd[:] = [SND(standard=self.standard).to(self.device)]
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Losses at the same noise every time; SND of samples of the first ``validation_clips``."""
@@ -231,17 +232,18 @@ class MotionPriorStage(MotionSamplingStage):
             batch, len(batch.valid), self.prior.max_length
         )  # evaluation runs may be whole clips
         self.weighted(self.score(window, generator), "val", len(batch.valid))
-        if batch_idx == 0 and self._validation_snd is not None:
+        if batch_idx == 0:
+            (snd,) = self._validation_snd
             for item in self._items(
                 cropped(batch, self.validation_clips, batch.valid.shape[1]), takes=1
             ):
                 key = [f"{item.clip}@{item.start}"]
-                self._validation_snd.update(item.generated, item.real[None], clip=key)
+                snd.update(item.generated, item.real[None], clip=key)
 
     def on_validation_epoch_end(self) -> None:
         """Log the sampled SND."""
-        if self.validation_clips > 0 and self._validation_snd is not None:
-            self.log(self.monitor, self._validation_snd.compute().float())
+        if self.validation_clips > 0:
+            self.log(self.monitor, self._validation_snd[0].compute().float())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW on the prior only."""

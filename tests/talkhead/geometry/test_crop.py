@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from talkhead.errors import ShapeError
+from talkhead.errors import ShapeError, SpecError
 from talkhead.geometry import face_topology as topology
-from talkhead.geometry.crop import Box, clip_box, crop_frame, face_boxes, to_crop_units, to_pixels
+from talkhead.geometry.crop import (
+    Box,
+    clip_box,
+    crop_frame,
+    crop_policy,
+    face_boxes,
+    policy_share,
+    to_crop_units,
+    to_pixels,
+)
 
 
 def _faces(centres: NDArray[np.float64], width: float) -> NDArray[np.float32]:
@@ -99,3 +108,20 @@ def test_bad_input_is_refused() -> None:
         clip_box(np.zeros((0, 478, 3)), 10, 10)
     with pytest.raises(ShapeError, match="picture"):
         crop_frame(np.zeros((4, 4), np.uint8), Box(0, 0, 4), 4)
+
+
+@pytest.mark.parametrize("share", [0.35, 0.5, 0.7])
+def test_face_takes_the_share_it_was_asked_to(share: float) -> None:
+    faces = _faces(np.full((10, 2), 500.0), 120.0)
+    assert clip_box(faces, 1000, 1000, share).side == pytest.approx(
+        max(120 / share, 1.1 * np.ptp(face_boxes(faces)[0][[1, 3]])), abs=2
+    )
+
+
+def test_policy_names_round_trip_and_others_are_refused() -> None:
+    assert crop_policy(0.5) == "fixed_box:0.5"
+    for share in (0.35, 0.5, 0.7):
+        assert policy_share(crop_policy(share)) == share
+    for wrong in ("fixed_box", "fixed_box:wide", "moving_box:0.5", ""):
+        with pytest.raises(SpecError, match=r"expected a crop policy like fixed_box:0\.5"):
+            policy_share(wrong)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -222,3 +224,17 @@ def test_wrong_options_are_named() -> None:
         MotionEncoder(stem_stride=3)
     with pytest.raises(ConfigError, match="one width and one positive count"):
         AudioEncoder(widths=[8], counts=[1, 1])
+
+
+def test_small_motion_encoder_is_set_by_config_alone() -> None:
+    small: dict[str, Any] = {"blocks": [[1, 4, 1, 1], [2, 8, 1, 2]], "last_channels": 8, "dim": 16}
+    grid, mean = MotionEncoder(**small, pool_size=4), MotionEncoder(**small, pool_size=1)
+    assert grid.trunk.classifier.in_features == 8 * 16
+    assert mean.trunk.classifier.in_features == 8
+    assert len(grid.trunk.features) == 4  # stem, two blocks, last convolution
+    with pytest.raises(ConfigError, match="stem_stride: expected 1 or 2"):
+        MotionEncoder(stem_stride=3)
+    again = MotionEncoder(**grid.spec)
+    again.load_state_dict(grid.state_dict())
+    pictures = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(again.eval()(pictures), grid.eval()(pictures))

@@ -121,9 +121,8 @@ def trainer(folder: Path, steps: int, *callbacks: Callback, **options: Any) -> T
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
         callbacks=[saver, *callbacks],
-        **options,
+        **{"num_sanity_val_steps": 0, **options},
     )
 
 
