@@ -8,6 +8,6 @@ from datamodules.base import TalkheadDataModule
 
 
 class HDTFDataModule(TalkheadDataModule):
-    """A set that ``talkhead prepare --layout hdtf`` wrote; see :class:`TalkheadDataModule`."""
+    """A set that ``talkhead prepare --dataset hdtf`` wrote; see :class:`TalkheadDataModule`."""
 
     datasets: ClassVar[tuple[str, ...]] = ("hdtf",)

@@ -8,6 +8,6 @@ from datamodules.base import TalkheadDataModule
 
 
 class MEADDataModule(TalkheadDataModule):
-    """A set that ``talkhead prepare --layout mead`` wrote; see :class:`TalkheadDataModule`."""
+    """A set that ``talkhead prepare --dataset mead`` wrote; see :class:`TalkheadDataModule`."""
 
     datasets: ClassVar[tuple[str, ...]] = ("mead",)

@@ -8,6 +8,6 @@ from datamodules.base import TalkheadDataModule
 
 
 class SyntheticDataModule(TalkheadDataModule):
-    """A set that ``talkhead prepare --layout embedded`` wrote; see :class:`TalkheadDataModule`."""
+    """A set that ``talkhead prepare --dataset embedded`` wrote; see :class:`TalkheadDataModule`."""
 
     datasets: ClassVar[tuple[str, ...]] = ("embedded", "synthetic")

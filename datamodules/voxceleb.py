@@ -8,6 +8,6 @@ from datamodules.base import TalkheadDataModule
 
 
 class VoxCelebDataModule(TalkheadDataModule):
-    """A set that ``talkhead prepare --layout voxceleb2`` wrote; see :class:`TalkheadDataModule`."""
+    """A set that ``talkhead prepare --dataset voxceleb2`` wrote; see :class:`TalkheadDataModule`."""
 
     datasets: ClassVar[tuple[str, ...]] = ("voxceleb2",)

@@ -6,12 +6,14 @@ A layout only looks at names; whether a file can be decoded is found out clip by
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from datamodules.prepare.splits import SPLITS
 from talkhead.errors import ConfigError, DataError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg", ".mpeg"})
@@ -35,7 +37,8 @@ class RawClip:
         end_s: Where it ends, None for the end of the file.
         box: Where the annotators saw the face, ``(x, y, w, h)`` in picture heights, or None.
         audio: A separate sound file, or None if the sound is in the video file.
-        official: The data set's own split: ``"test"``, ``"dev"`` (train and val) or None.
+        official: The split it has to be in: ``"train"``, ``"val"``, ``"test"``, ``"dev"`` (train or val)
+            or None.
         whole: The clip must begin with its first frame (truth files are aligned to it).
     """
 
@@ -70,9 +73,19 @@ class Listing:
 
 
 def videos_under(root: Path) -> list[Path]:
-    """Video files below a folder in sorted order, without hidden ones."""
-    found = (p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file())
-    return sorted(p for p in found if not any(x.startswith(".") for x in p.relative_to(root).parts))
+    """Video files below a folder in sorted order, without hidden ones; links to folders are followed."""
+    found = []
+    entered: set[str] = set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in entered:  # a link back up the tree would be walked for ever
+            inner.clear()
+            continue
+        entered.add(real)
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        shown = (Path(folder) / name for name in names if not name.startswith("."))
+        found += [p for p in shown if p.suffix.lower() in VIDEO_SUFFIXES and p.is_file()]
+    return sorted(found)
 
 
 def _clip(root: Path, path: Path, speaker: str, video: str) -> RawClip:
@@ -81,8 +94,12 @@ def _clip(root: Path, path: Path, speaker: str, video: str) -> RawClip:
     return RawClip(source.rsplit(".", 1)[0], path, source, speaker, video)
 
 
-def _speakers_from_csv(table: Path, root: Path, paths: list[Path]) -> dict[Path, str]:
-    """File -> speaker from a table with the columns ``file`` and ``speaker``."""
+Assigned = tuple[str, str | None]
+"""Speaker and official split of a file."""
+
+
+def _speakers_from_csv(table: Path, root: Path, paths: list[Path]) -> dict[Path, Assigned]:
+    """File -> speaker and split from a table with the columns ``file``, ``speaker``, maybe ``split``."""
     try:
         with table.open(newline="", encoding=TEXT_ENCODING) as handle:
             reader = csv.DictReader(handle)
@@ -91,19 +108,39 @@ def _speakers_from_csv(table: Path, root: Path, paths: list[Path]) -> dict[Path,
                 raise DataError(
                     f"{table}: expected the columns file and speaker, got {sorted(names)}."
                 )
-            rows = {Path(row["file"]).as_posix(): row["speaker"].strip() for row in reader}
+            rows = {
+                Path(row["file"]).as_posix(): (row["speaker"].strip(), row.get("split") or None)
+                for row in reader
+                if row["speaker"].strip()
+            }
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the speaker table {table}: {error}.") from error
+    _check_splits(table, rows.values())
     by_name = Counter(Path(name).name for name in rows)
     unique = {Path(n).name: s for n, s in rows.items() if by_name[Path(n).name] == 1}
-    out: dict[Path, str] = {}
+    out: dict[Path, Assigned] = {}
     for path in paths:
         source = path.relative_to(root).as_posix()
         beside = f"{root.name}/{source}"
-        speaker = rows.get(source) or rows.get(beside) or unique.get(path.name)
-        if speaker:
-            out[path] = speaker
+        assigned = rows.get(source) or rows.get(beside) or unique.get(path.name)
+        if assigned:
+            out[path] = assigned
     return out
+
+
+def _check_splits(table: Path, assigned: Iterable[Assigned]) -> None:
+    """Every split is one we know, and every speaker is in one."""
+    split_of: dict[str, str | None] = {}
+    for speaker, split in assigned:
+        if split is not None and split not in SPLITS:
+            raise DataError(
+                f"{table}: expected a split of {', '.join(SPLITS)} or none, got {split!r} for {speaker}."
+            )
+        if split_of.setdefault(speaker, split) != split:
+            raise DataError(
+                f"{table}: speaker {speaker} is in two splits ({split_of[speaker]}, {split}); splits "
+                "keep speakers apart, so give all clips of a speaker the same one."
+            )
 
 
 def list_folder(root: Path, speaker_from: str = "parent") -> Listing:
@@ -113,7 +150,8 @@ def list_folder(root: Path, speaker_from: str = "parent") -> Listing:
         root: Folder to search.
         speaker_from: ``"parent"``: the folder a file lies in is its speaker; ``"stem"``: every file
             is a speaker of its own; else the path of a CSV with the columns ``file`` (relative to
-            ``root``, or a unique file name) and ``speaker``.
+            ``root``, or a unique file name), ``speaker`` and optionally ``split`` (train, val, test;
+            empty lets the hash decide).
 
     Raises:
         DataError: The table cannot be read.
@@ -129,14 +167,15 @@ def list_folder(root: Path, speaker_from: str = "parent") -> Listing:
             )
         speakers = _speakers_from_csv(table, root, paths)
     elif speaker_from == "stem":
-        speakers = {p: p.stem for p in paths}
+        speakers = {p: (p.stem, None) for p in paths}
     else:
-        speakers = {p: p.parent.relative_to(root).as_posix() for p in paths}
-        speakers = {p: (root.name if s == "." else s) for p, s in speakers.items()}
+        folders = {p: p.parent.relative_to(root).as_posix() for p in paths}
+        speakers = {p: (root.name if s == "." else s, None) for p, s in folders.items()}
     for path in paths:
         if path in speakers:
             source = path.relative_to(root).with_suffix("").as_posix()
-            listing.clips.append(_clip(root, path, speakers[path], source))
+            speaker, split = speakers[path]
+            listing.clips.append(replace(_clip(root, path, speaker, source), official=split))
         else:
             source = path.relative_to(root).as_posix()
             listing.skipped.append(Skipped(source, "no_speaker", f"not in {speaker_from}"))
@@ -321,7 +360,7 @@ def list_clips(
     if not listing.clips:
         why = f" ({len(listing.skipped)} files were skipped)" if listing.skipped else ""
         raise DataError(
-            f"found no clip of layout {layout!r} below {root}{why}; check the folder and --layout."
+            f"found no clip of layout {layout!r} below {root}{why}; check the folder and --dataset."
         )
     twice = [name for name, n in Counter(c.id for c in listing.clips).items() if n > 1]
     if twice:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from talkhead.errors import DataError
 
+SPLITS = ("train", "val", "test")
+
 
 def _order(speaker: str) -> str:
     """Position of a speaker that depends on nothing but the name."""
@@ -18,13 +20,13 @@ def assign_splits(
 ) -> dict[str, str]:
     """Give every speaker one split.
 
-    Speakers whose official split is ``"test"`` stay there; ``"dev"`` ones are divided into train
-    and val. Where nothing is official, speakers are put in the order of a hash of their names and
-    the first ``test_share`` go to test, the next ``val_share`` to val, at least one each when there
-    are three speakers. Two speakers give train and val, one gives train only.
+    Speakers with an official split stay there; ``"dev"`` ones are divided into train and val. The
+    others are put in the order of a hash of their names and the first ``test_share`` of them go to test,
+    unless a test split is official, the next ``val_share`` to val, unless that is, at least one each
+    when there are three speakers. Two speakers give train and val, one gives train only.
 
     Args:
-        speakers: Speaker -> official split (``"dev"``, ``"test"``) or None.
+        speakers: Speaker -> official split (``"train"``, ``"val"``, ``"test"``, ``"dev"``) or None.
         val_share: Share of speakers for validation.
         test_share: Share of speakers for the test.
 
@@ -41,11 +43,13 @@ def assign_splits(
             f"expected shares of at least 0 that sum to less than 0.9, got {val_share} and "
             f"{test_share}."
         )
-    official_test = {s for s, own in speakers.items() if own == "test"}
-    pool = sorted(set(speakers) - official_test, key=_order)
-    out = dict.fromkeys(official_test, "test")
-    tests = 0 if official_test else _count(len(pool), test_share, spare=2)
-    vals = _count(len(pool) - tests, val_share, spare=1)
+    out = {s: own for s, own in speakers.items() if own in SPLITS}
+    pool = sorted(set(speakers) - set(out), key=_order)
+    fixed = set(out.values())
+    tests = (
+        0 if "test" in fixed else _count(len(pool), test_share, spare=0 if "train" in fixed else 2)
+    )
+    vals = 0 if "val" in fixed else _count(len(pool) - tests, val_share, spare="train" not in fixed)
     for place, speaker in enumerate(pool):
         out[speaker] = "test" if place < tests else "val" if place < tests + vals else "train"
     return out

@@ -30,6 +30,16 @@ def test_folder_by_parent_and_stem(tmp_path: Path) -> None:
     )
 
 
+def test_links_to_folders_are_followed_but_not_round_in_circles(tmp_path: Path) -> None:
+    store, root = tmp_path / "store", tmp_path / "root"
+    (store / "anna").mkdir(parents=True)
+    (store / "anna" / "a.mp4").touch()
+    root.mkdir()
+    (root / "linked").symlink_to(store)
+    (store / "back").symlink_to(root)
+    assert [c.id for c in list_clips("folder", root).clips] == ["linked/anna/a"]
+
+
 def test_folder_by_table(tmp_path: Path) -> None:
     root = _touch(tmp_path / "raw", "a.mp4", "sub/b.mp4", "c.mp4", "d.mp4")
     table = tmp_path / "who.csv"
@@ -44,6 +54,22 @@ def test_folder_by_table(tmp_path: Path) -> None:
         list_clips("folder", root, speaker_from=str(table))
     with pytest.raises(ConfigError, match="--speaker-from"):
         list_clips("folder", root, speaker_from="absent.csv")
+
+
+def test_folder_table_may_fix_splits(tmp_path: Path) -> None:
+    root = _touch(tmp_path / "raw", "a.mp4", "b.mp4", "c.mp4")
+    table = tmp_path / "table.csv"
+    table.write_text("file,speaker,split\na.mp4,ann,train\nb.mp4,bob,\nc.mp4,ann,train\n")
+    clips = list_clips("folder", root, speaker_from=str(table)).clips
+    assert [(c.speaker, c.official) for c in clips] == [
+        ("ann", "train"), ("bob", None), ("ann", "train"),
+    ]  # fmt: skip
+    table.write_text("file,speaker,split\na.mp4,ann,train\nc.mp4,ann,test\n")
+    with pytest.raises(DataError, match=r"speaker ann is in two splits \(train, test\)"):
+        list_clips("folder", root, speaker_from=str(table))
+    table.write_text("file,speaker,split\na.mp4,ann,training\n")
+    with pytest.raises(DataError, match="expected a split of train, val, test or none"):
+        list_clips("folder", root, speaker_from=str(table))
 
 
 def test_embedded(tmp_path: Path) -> None:

@@ -37,6 +37,15 @@ def test_official_test_speakers_stay() -> None:
     assert Counter(splits.values())["val"] >= 1
 
 
+def test_fixed_speakers_stay_and_the_others_are_divided() -> None:
+    speakers: dict[str, str | None] = dict.fromkeys(f"s{i}" for i in range(10))
+    fixed = assign_splits(speakers | {"big": "train"})
+    assert fixed["big"] == "train"
+    assert Counter(fixed.values()) == {"train": 8, "val": 1, "test": 2}
+    all_given = assign_splits({"a": "train", "b": "val", "c": "test", "d": None})
+    assert all_given == {"a": "train", "b": "val", "c": "test", "d": "train"}
+
+
 def test_errors() -> None:
     with pytest.raises(DataError, match="no speaker"):
         assign_splits({})
