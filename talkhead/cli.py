@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any, NoReturn, TypeVar
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -37,6 +38,7 @@ from callbacks.save_config import SaveConfig
 from datamodules.base import TalkheadDataModule
 from talkhead import checkpoint_defaults, config_guards, stages
 from talkhead.checkpoint import class_path
+from talkhead.checkpoint_files import WholeFileCheckpoints
 from talkhead.error_chain import causes
 from talkhead.errors import ConfigError, StageLinkError, TalkheadError
 from talkhead.stages.base import Stage
@@ -288,6 +290,9 @@ class TalkheadCLI(LightningCLI):
         if config.get("logger") in (None, True):
             config["logger"] = CSVLogger(str(root), name="csv")
         config["callbacks"] = config_guards.as_list(config.get("callbacks"))
+        plugins = config_guards.as_list(config.get("plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            config["plugins"] = [*plugins, WholeFileCheckpoints()]
         self.save_config_kwargs = {"subcommand": self.subcommand}
         return super()._instantiate_trainer(
             config, [*callbacks, *self._standing_callbacks(config, root)]

@@ -149,6 +149,7 @@ def steps(out: Path, seeds: int, prepared: Path | None = None) -> list[Step]:
                 f"--out={ablation}",
                 f"--seeds={seeds}",
                 "--jobs=2",
+                "--no-report",
                 f"--set=config={EXPERIMENTS}/size/demo/40_motion_prior.yaml",
                 *priors,
             ),

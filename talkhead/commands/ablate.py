@@ -75,7 +75,8 @@ def main(argv: Sequence[str], runner: Runner | None = None) -> int:
     )
     for name, reason in outcome.failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
-    _report(out)
+    if not options.no_report:
+        _report(out)
     return 1 if outcome.failed else 0
 
 
@@ -95,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="option for every run, such as trainer.max_steps=100; config=FILE adds an overlay",
+    )
+    parser.add_argument(
+        "--no-report", action="store_true", help="leave the report to talkhead report"
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default 1)")
     parser.add_argument(

@@ -109,7 +109,8 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(init)
     def wrapped(self: Component, *args: Any, **kwargs: Any) -> None:
-        if "_spec" not in self.__dict__:
+        outermost = "_spec" not in self.__dict__
+        if outermost:
             bound = signature.bind(self, *args, **kwargs)
             bound.apply_defaults()
             own = type(self).__name__
@@ -118,8 +119,26 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
                 name: _plain(value, own, name) for name, value in list(bound.arguments.items())[1:]
             }
         init(self, *args, **kwargs)
+        if outermost and _runs_channels_last(self):
+            # The same numbers; convolutions run 1.5 to 1.8 times as fast on a CPU.
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
 
     return wrapped
+
+
+def _runs_channels_last(module: nn.Module) -> bool:
+    """False for the one convolution that corrupts memory in this layout.
+
+    Torch 2.11 on a CPU, backward of a 1 x 1 convolution with a stride and fewer than 8 input channels.
+    Only networks far below any useful size have it.
+    """
+    return not any(
+        isinstance(part, nn.Conv2d)
+        and part.kernel_size == (1, 1)
+        and part.stride != (1, 1)
+        and part.in_channels // part.groups < 8
+        for part in module.modules()
+    )
 
 
 def _plain(value: Any, owner: str, name: str) -> Any:

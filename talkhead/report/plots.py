@@ -18,7 +18,7 @@ from talkhead.report.tables import REFERENCE_NAMES, label
 from talkhead.specs import FPS
 
 FloatArray = NDArray[np.float32]
-TSNE_SAMPLES = 5000
+TSNE_SAMPLES = 2000
 """Frames in a t-SNE picture, all clouds together (the paper draws 5000 a method)."""
 TSNE_STEPS = 500
 """Half of scikit-learn's default; the clouds' outlines have settled by then."""

@@ -148,9 +148,11 @@ class AdversarialStage(Stage):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Two Adams with warm-up and step decay; schedulers are stepped by :meth:`training_step`."""
-        opt_g = torch.optim.Adam(self.generator_groups(), betas=self.betas)
+        # On a GPU a fused Adam would rule out clipping together with 16-bit loss scaling.
+        fused = self.device.type == "cpu"
+        opt_g = torch.optim.Adam(self.generator_groups(), betas=self.betas, fused=fused)
         opt_d = torch.optim.Adam(
-            self.discriminator.parameters(), lr=self.lr_discriminator, betas=self.betas
+            self.discriminator.parameters(), self.lr_discriminator, self.betas, fused=fused
         )
         optimizers: list[torch.optim.Optimizer] = [opt_g, opt_d]
         schedulers = [torch.optim.lr_scheduler.LambdaLR(o, self._rate) for o in optimizers]

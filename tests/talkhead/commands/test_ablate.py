@@ -116,7 +116,8 @@ def test_jobs_run_side_by_side(study: Path) -> None:
             return super().__call__(arguments, log)
 
     fake = Meeting()
-    assert run(study, fake, "--jobs=2") == 0
+    assert run(study, fake, "--jobs=2", "--no-report") == 0
+    assert not (study.parent / "out" / "report").exists()
     assert len(fake.calls) == 5
     assert fake.calls[-1] == ("test", "guidance_2.5/seed0")
     with pytest.raises(ConfigError, match="--jobs: expected at least 1"):

@@ -111,3 +111,25 @@ def test_digest_of_a_plain_module() -> None:
     linear = nn.Linear(2, 2)
     assert weights_digest(linear) == weights_digest(copy.deepcopy(linear))
     assert len(weights_digest(linear)) == 64
+
+
+class Strided(Component):
+    """A 1 x 1 convolution with a stride, as ResNets shorten their skip connections."""
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 1, stride=2)
+        self.wide = nn.Conv2d(channels, 8, 3)
+
+
+@pytest.mark.parametrize(("channels", "channels_last"), [(8, True), (4, False)])
+def test_convolutions_are_channels_last_where_that_is_safe(
+    channels: int, channels_last: bool
+) -> None:
+    module = Strided(channels)
+    assert module.wide.weight.is_contiguous(memory_format=torch.channels_last) is channels_last
+    plain = copy.deepcopy(module)
+    plain.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in its stub
+    x = torch.randn(2, channels, 8, 8)
+    torch.testing.assert_close(module.wide(x), plain.wide(x))
+    assert weights_digest(module) == weights_digest(plain)
