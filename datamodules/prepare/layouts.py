@@ -109,7 +109,10 @@ def _speakers_from_csv(table: Path, root: Path, paths: list[Path]) -> dict[Path,
                     f"{table}: expected the columns file and speaker, got {sorted(names)}."
                 )
             rows = {
-                Path(row["file"]).as_posix(): (row["speaker"].strip(), row.get("split") or None)
+                Path(row["file"]).as_posix(): (
+                    row["speaker"].strip(),
+                    (row.get("split") or "").strip() or None,
+                )
                 for row in reader
                 if row["speaker"].strip()
             }

@@ -178,10 +178,15 @@ def _published_rows(table: tuple[PublishedRow, ...], shown: set[str]) -> list[Ro
 
 
 def _reference_cell(group: Sequence[RunResult], name: str) -> Cell:
-    """A reference's value over runs; equal values are one, for nothing in it depends on a model."""
-    cell = _cell(group, name)
-    distinct = tuple(dict.fromkeys(round(v, 6) for v in cell.values))
-    return Cell(distinct) if len(distinct) == 1 else cell
+    """A reference's value, the mean over all runs of a seed; equal values are one.
+
+    Most references depend on no model. Those that are rendered differ a little from run to run.
+    """
+    seeds = sorted({result.seed for result in group})
+    cells = [_cell([r for r in group if r.seed == seed], name) for seed in seeds]
+    values = tuple(cell.mean for cell in cells if cell.values)
+    distinct = tuple(dict.fromkeys(round(v, 6) for v in values))
+    return Cell(distinct) if len(distinct) == 1 else Cell(values)
 
 
 def _cell(runs: Sequence[RunResult], name: str) -> Cell:

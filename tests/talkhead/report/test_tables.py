@@ -173,3 +173,15 @@ def test_csv_holds_every_number_once() -> None:
     assert ours[0]["seeds"] == "3"
     assert ours[0]["paper"] == "4.68"
     assert ours[0]["paper_dataset"] == "VoxCeleb2"
+
+
+def test_references_that_vary_count_seeds_not_runs() -> None:
+    """What is rendered differs a little in every run; two variants of a seed are still one seed."""
+    runs = []
+    for seed in (0, 1):
+        for i, variant in enumerate(("diffusion", "ar")):
+            metrics = prior_metrics(2.0) | {"gt/var[readout]": 1.0 + seed + 0.1 * i}
+            runs.append(result(variant, seed, metrics))
+    table = build_tables(runs)[0]
+    row = next(row for row in table.rows if row.name.startswith("GT"))
+    assert row.cells["var"].values == pytest.approx((1.05, 2.05))
