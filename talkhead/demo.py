@@ -56,9 +56,14 @@ class Step:
             args += ["--ckpt_path", str(last)]
         return [sys.executable, "-m", "talkhead", *args]
 
-    def digest(self) -> str:
-        """Changes when the step's arguments change."""
-        return hashlib.sha256("\0".join(self.args).encode()).hexdigest()[:16]
+    def digest(self, before: str) -> str:
+        """Changes with the arguments, the YAML files they name and the digest of the step before."""
+        digest = hashlib.sha256("\0".join((before, *self.args)).encode())
+        for arg in self.args:
+            path = Path(arg.rpartition("=")[2])
+            if path.suffix == ".yaml":
+                digest.update(path.read_bytes())
+        return digest.hexdigest()[:16]
 
 
 def stage_steps(run_file: str, out: Path, data: Path, sources: dict[str, Path]) -> list[Step]:
@@ -189,10 +194,12 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     data = None if options.data is None else options.data.resolve()
     todo = steps(out, options.seeds, data)
+    digest = ""
     for number, step in enumerate(todo, 1):
+        digest = step.digest(digest)
         if step.name == "generate":
             _held_out_inputs(data or out / "prepared", out)
-        _run(step, out, f"[{number}/{len(todo)}]")
+        _run(step, digest, out, f"[{number}/{len(todo)}]")
         if step.name == options.until:
             break
     peak_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
@@ -206,17 +213,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _run(step: Step, out: Path, counter: str) -> None:
+def _run(step: Step, digest: str, out: Path, counter: str) -> None:
     """Run one step unless it is done; its marker says what was begun, and its time when it is done."""
     marker = out / "done" / f"{step.name.replace(' ', '-')}.json"
     before = json.loads(marker.read_text()) if marker.is_file() else {}
-    same = before.get("digest") == step.digest()
+    same = before.get("digest") == digest
     if same and "seconds" in before:
         _say(f"{counter} {step.name}: done before, skipped")
         return
     command = step.command(resume=same)
     _say(f"{counter} {step.name}: talkhead {shlex.join(command[3:])}")
-    _mark(marker, {"digest": step.digest()})
+    _mark(marker, {"digest": digest})
     begun = time.monotonic()
     code = subprocess.run(command, check=False, env={**THREADS, **os.environ}).returncode
     if code != 0:
@@ -225,7 +232,7 @@ def _run(step: Step, out: Path, counter: str) -> None:
             "mend the cause and repeat the command: finished steps are kept."
         )
     seconds = time.monotonic() - begun
-    _mark(marker, {"digest": step.digest(), "seconds": round(seconds, 1)})
+    _mark(marker, {"digest": digest, "seconds": round(seconds, 1)})
     _say(f"{counter} {step.name}: {seconds:.0f} s")
 
 

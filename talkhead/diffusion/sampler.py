@@ -23,6 +23,7 @@ from talkhead.errors import ConfigError, ShapeError
 
 SamplerKind = Literal["ddpm", "ddim", "dpmpp2m"]
 Spacing = Literal["auto", "log_snr", "uniform"]
+Start = Literal["noise", "portrait"]
 EditMode = Literal["input", "prediction"]
 NoiseSource = Callable[[], Tensor]
 
@@ -44,6 +45,8 @@ class SamplerSettings:
         eta: DDIM only: share of the ancestral noise, 0 (deterministic) to 1 (DDPM).
         overlap: Clean frames carried from one window to the next.
         seed: Base seed of all draws.
+        start: ``"noise"``, or ``"portrait"``: a sample begins with the code of the portrait. In a test
+            the portrait is the clip's first frame, as usual for one-shot talking heads.
 
     Raises:
         ConfigError: A value is out of range.
@@ -56,10 +59,15 @@ class SamplerSettings:
     eta: float = 0.0
     overlap: int = 1
     seed: int = 0
+    start: Start = "noise"
 
     def __post_init__(self) -> None:
         """Check every value."""
-        choices = {"kind": ("ddpm", "ddim", "dpmpp2m"), "spacing": ("auto", "log_snr", "uniform")}
+        choices = {
+            "kind": ("ddpm", "ddim", "dpmpp2m"),
+            "spacing": ("auto", "log_snr", "uniform"),
+            "start": ("noise", "portrait"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(

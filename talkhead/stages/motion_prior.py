@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from talkhead.batch import FeatureSource, SequenceBatch, Sequences
 from talkhead.checkpoint import Source, resolve
-from talkhead.diffusion.sampler import SamplerSettings, item_seed
+from talkhead.diffusion.sampler import CleanFrames, SamplerSettings, item_seed
 from talkhead.errors import ConfigError, SpecError
 from talkhead.metrics.sequences import Standard
 from talkhead.metrics.snd import SND
@@ -309,8 +309,17 @@ class MotionPriorStage(MotionSamplingStage):
             audio = batch.features["audio"][rows, :length].float()
             keys = [f"{names[i]}@{starts[i]}" for i in rows]
             seeds = [item_seed(self.sampler.seed, key, k) for key in keys for k in range(takes)]
-            codes = self.sample(audio.repeat_interleave(takes, 0), seeds).unflatten(0, (-1, takes))
-            for n, i in enumerate(rows):
-                real = batch.features["nonlip"][i, :length].float()
-                found[i] = ClipSample(names[i], starts[i], codes[n], real, audio[n])
+            real = batch.features["nonlip"][rows, :length].float()
+            repeated = audio.repeat_interleave(takes, 0)
+            codes = self.sample(repeated, seeds, clean=self._portraits(real, takes))
+            for n, (i, made) in enumerate(zip(rows, codes.unflatten(0, (-1, takes)), strict=True)):
+                found[i] = ClipSample(names[i], starts[i], made, real[n], audio[n])
         return [found[i] for i in sorted(found)]
+
+    def _portraits(self, real: Tensor, takes: int) -> CleanFrames | None:
+        """The first frames of real codes ``(n, T, D)``, if samples are to begin with them."""
+        if self.sampler.start == "noise":
+            return None
+        first = torch.zeros(real.shape[:2], dtype=torch.bool, device=real.device)
+        first[:, 0] = True
+        return CleanFrames(real.repeat_interleave(takes, 0), first.repeat_interleave(takes, 0))

@@ -62,13 +62,24 @@ def test_interrupted_training_resumes_and_changed_training_starts_afresh(
     last.touch()
     (tmp_path / "done").mkdir()
     with pytest.raises(demo.StepFailedError, match="step 'x' ended with exit code 1"):
-        demo._run(demo.Step("x", ("fit", "fail"), run), tmp_path, "[1/1]")
+        demo._run(demo.Step("x", ("fit", "fail"), run), "a", tmp_path, "[1/1]")
     assert "--ckpt_path" not in calls[-1]  # what lies there was not made by this step
     with pytest.raises(demo.StepFailedError):
-        demo._run(demo.Step("x", ("fit", "fail"), run), tmp_path, "[1/1]")
+        demo._run(demo.Step("x", ("fit", "fail"), run), "a", tmp_path, "[1/1]")
     assert calls[-1][-2:] == ["--ckpt_path", str(last)]
-    demo._run(demo.Step("x", ("fit", "other"), run), tmp_path, "[1/1]")
+    demo._run(demo.Step("x", ("fit", "other"), run), "b", tmp_path, "[1/1]")
     assert calls[-1] == ["fit", "other"]
+
+
+def test_a_step_is_stale_when_its_files_or_what_it_stands_on_changed(tmp_path: Path) -> None:
+    config = tmp_path / "size.yaml"
+    config.write_text("a: 1\n")
+    step = demo.Step("x", ("fit", f"--config={config}"))
+    first = step.digest("before")
+    assert step.digest("before") == first
+    assert step.digest("other") != first
+    config.write_text("a: 2\n")
+    assert step.digest("before") != first
 
 
 def test_training_commands_parse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from callbacks.ema import EMA
 from datamodules.base import TalkheadDataModule
 from talkhead.batch import Sequences
 from talkhead.checkpoint import load_component, read_checkpoint
-from talkhead.diffusion.sampler import CleanFrames, SamplerSettings
+from talkhead.diffusion.sampler import CleanFrames, SamplerSettings, Start
 from talkhead.errors import ConfigError, SpecError
 from talkhead.metrics.floor import halves_floor
 from talkhead.metrics.snd import snd
@@ -269,6 +270,20 @@ def test_given_frames_come_back_as_given(make: Maker) -> None:
     torch.testing.assert_close(codes[mask], clean.codes[mask], rtol=1e-4, atol=1e-4)
     first = torch.cat(list(stage.sample_stream([audio], [1, 2], first=clean.codes[:, 0])), 1)
     torch.testing.assert_close(first[:, 0], clean.codes[:, 0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", BOTH)
+def test_samples_of_a_test_may_begin_with_the_portrait(make: Maker) -> None:
+    stage = _ready(make)
+    batch = toy_batch(2, 16, seed=3)
+    cases: list[tuple[Start, bool]] = [("noise", False), ("portrait", True)]
+    for start, given in cases:
+        stage.sampler = replace(FAST, start=start)
+        for item in stage._items(batch, takes=3):
+            same = (item.generated[:, 0] - item.real[0]).abs().amax(-1) < 1e-3
+            assert same.tolist() == [given] * 3
+    with pytest.raises(ConfigError, match="start out of noise, portrait"):
+        SamplerSettings(start="middle")  # type: ignore[arg-type]  # the point of the test
 
 
 def test_reference_token_is_the_portraits_code() -> None:
