@@ -8,7 +8,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from talkhead.errors import ConfigError
-from talkhead.generation import RendererName
 
 RENDERERS = ("mesh", "generator")
 
@@ -58,11 +57,11 @@ class RetrackedMotion(Callback):
                 "callback from this stage's config."
             )
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by every talkhead command
-        renderer: RendererName
-        for renderer in self.renderers:
-            stage.clip_evaluators.append(
-                RetrackedScores(stage, data, renderer, MediaPipeMesh(), self.clips)
-            )
+        tracker = MediaPipeMesh()
+        stage.clip_evaluators += [
+            RetrackedScores(stage, data, renderer, tracker, self.clips)
+            for renderer in self.renderers
+        ]
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the stage as it was."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.media.encode import write_video
+from talkhead.report.contact_sheet import contact_sheet
 
 
 class SampleVideo(Callback):
@@ -70,7 +70,7 @@ class SampleVideo(Callback):
         stem.parent.mkdir(parents=True, exist_ok=True)
         video, sheet = stem.with_suffix(".mp4"), stem.with_suffix(".png")
         write_video(video, frames)
-        write_png(sheet, contact_sheet(frames, self.sheet_columns))
+        contact_sheet(frames, sheet, count=self.max_frames, columns=self.sheet_columns)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 log_to_wandb(logger, video, sheet)
@@ -89,27 +89,6 @@ def as_frames(frames: Any) -> NDArray[np.uint8]:
         )
     height, width = array.shape[1] // 2 * 2, array.shape[2] // 2 * 2
     return np.ascontiguousarray(array[:, :height, :width])
-
-
-def contact_sheet(frames: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """Frames ``(n, H, W, 3)`` side by side in rows of ``columns``; empty places are black."""
-    count, height, width, channels = frames.shape
-    columns = min(columns, count)
-    rows = -(-count // columns)
-    padded = np.zeros((rows * columns, height, width, channels), np.uint8)
-    padded[:count] = frames
-    grid = padded.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
-    return np.ascontiguousarray(grid.reshape(rows * height, columns * width, channels))
-
-
-def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write an RGB picture ``(H, W, 3)`` through a temporary name."""
-    from torchvision.io import encode_png
-
-    temporary = path.with_name(f".{path.name}.tmp")
-    encoded = encode_png(torch.from_numpy(picture).permute(2, 0, 1).contiguous())
-    temporary.write_bytes(encoded.numpy().tobytes())
-    os.replace(temporary, path)  # noqa: PTH105 - the atomic form, as for every file of the suite
 
 
 def log_to_wandb(logger: WandbLogger, video: Path, sheet: Path) -> None:

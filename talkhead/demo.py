@@ -16,9 +16,12 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from datamodules.shard_io import write_text_atomic
 from talkhead.errors import TalkheadError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
@@ -42,11 +45,13 @@ class Step:
         name: Short name, also the name of its done marker.
         args: Arguments after ``talkhead``.
         run: Run folder whose ``last.ckpt`` an interrupted fit resumes from.
+        inputs: Makes what the command reads, just before it runs.
     """
 
     name: str
     args: tuple[str, ...]
     run: Path | None = None
+    inputs: Callable[[], None] | None = None
 
     def command(self, resume: bool) -> list[str]:
         """The command line; ``resume`` goes on from the run's last checkpoint, if there is one."""
@@ -172,6 +177,7 @@ def steps(out: Path, seeds: int, prepared: Path | None = None) -> list[Step]:
                 "--show-portrait",
                 f"--out={out / 'talking.mp4'}",
             ),
+            inputs=partial(_held_out_inputs, data, out),
         ),
     ]
 
@@ -197,8 +203,6 @@ def main(argv: list[str]) -> int:
     digest = ""
     for number, step in enumerate(todo, 1):
         digest = step.digest(digest)
-        if step.name == "generate":
-            _held_out_inputs(data or out / "prepared", out)
         _run(step, digest, out, f"[{number}/{len(todo)}]")
         if step.name == options.until:
             break
@@ -221,9 +225,11 @@ def _run(step: Step, digest: str, out: Path, counter: str) -> None:
     if same and "seconds" in before:
         _say(f"{counter} {step.name}: done before, skipped")
         return
+    if step.inputs is not None:
+        step.inputs()
     command = step.command(resume=same)
     _say(f"{counter} {step.name}: talkhead {shlex.join(command[3:])}")
-    _mark(marker, {"digest": digest})
+    write_text_atomic(marker, json.dumps({"digest": digest}))
     begun = time.monotonic()
     code = subprocess.run(command, check=False, env={**THREADS, **os.environ}).returncode
     if code != 0:
@@ -232,41 +238,23 @@ def _run(step: Step, digest: str, out: Path, counter: str) -> None:
             "mend the cause and repeat the command: finished steps are kept."
         )
     seconds = time.monotonic() - begun
-    _mark(marker, {"digest": digest, "seconds": round(seconds, 1)})
+    write_text_atomic(marker, json.dumps({"digest": digest, "seconds": round(seconds, 1)}))
     _say(f"{counter} {step.name}: {seconds:.0f} s")
-
-
-def _mark(marker: Path, content: dict[str, object]) -> None:
-    part = marker.with_suffix(".part")
-    part.write_text(json.dumps(content))
-    part.replace(marker)
 
 
 def _held_out_inputs(data: Path, out: Path) -> None:
     """A portrait and speech of a test speaker, taken from the raw clips of a prepared set."""
     from datamodules.shards import PreparedSet
     from talkhead.media.decode import iter_frames, read_audio
-    from talkhead.media.encode import write_wav
+    from talkhead.media.encode import write_png, write_wav
 
     prepared = PreparedSet(data)
     rows = prepared.rows("test")
     if not rows:
         raise StepFailedError(f"{data} has no test clips; prepare it with --test-share above 0.")
     clip = prepared.raw_root / rows[0].source
-    _write_png(out / "portrait.png", next(iter(iter_frames(clip))))
+    write_png(out / "portrait.png", next(iter(iter_frames(clip))))
     write_wav(out / "speech.wav", read_audio(clip))
-
-
-def _write_png(path: Path, picture: object) -> None:
-    import cv2
-    import numpy as np
-
-    done, data = cv2.imencode(".png", np.asarray(picture)[..., ::-1])
-    if not done:
-        raise StepFailedError(f"could not encode {path} as PNG; expected an RGB picture.")
-    part = path.with_suffix(".part")
-    part.write_bytes(data.tobytes())
-    part.replace(path)
 
 
 def _say(line: str) -> None:

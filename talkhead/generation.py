@@ -261,10 +261,10 @@ class MeshRenderer:
         self._animator = PortraitAnimator(portrait.picture, portrait.landmarks)
         _, rotation, translation, scale = pose_free(portrait.landmarks[None])
         self._neutral = neutral_face(portrait.landmarks[None])
-        own = np.concatenate([rotation[0], translation[0], scale])
         mean = readout.motion_mean.cpu().numpy()[:6]
-        self._pose_shift = np.asarray(own - mean if relative_pose else 0 * own, np.float32)
-        self._zoom = float(own[5] / mean[5]) if relative_pose else 1.0
+        own = np.concatenate([rotation[0], translation[0], scale]) if relative_pose else mean
+        self._pose_shift = np.asarray(own - mean, np.float32)
+        self._zoom = float(own[5] / mean[5])
         self._mean_scale = float(mean[5])
 
     def __call__(self, nonlip: Tensor, lip: Tensor) -> Iterator[Picture]:

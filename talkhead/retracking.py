@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from talkhead.errors import DataError
@@ -20,8 +19,10 @@ from talkhead.generation import (
     RendererName,
     TalkingHead,
 )
+from talkhead.geometry.crop import Box, crop_frame, to_crop_units
 from talkhead.landmarks.base import Landmarker
 from talkhead.landmarks.gaps import bridge
+from talkhead.stages.descriptor_space import descriptor_standard
 from talkhead.stages.motion_evaluation import ClipSample, motion_scores
 from talkhead.stages.motion_prior import MotionPriorStage
 
@@ -31,6 +32,12 @@ MARGIN = 0.25
 """Border added on every side before tracking, as a share of the side: detectors want some around a face."""
 VARIANTS = ("model", "gt", "mean")
 """What is rendered: the samples, the real codes (what rendering alone costs) and the training mean."""
+
+_EDGE = round(MARGIN * RENDER_SIZE)
+_FRAME = Box(-_EDGE, -_EDGE, RENDER_SIZE + 2 * _EDGE)
+"""What the tracker is shown, in pixels of the rendered picture; what lies outside is mirrored."""
+_FACE = Box(_EDGE, _EDGE, RENDER_SIZE)
+"""The rendered picture, in pixels of what the tracker is shown."""
 
 Renderer = Callable[[Tensor, Tensor], Iterator[Picture]]
 
@@ -64,11 +71,7 @@ class RetrackedScores:
         self._data, self._renderer, self._landmarker = data, renderer, landmarker
         self._limit = clips
         self._chosen: set[tuple[str, int]] = set()
-        stats = data.motion_stats
-        self._standard = (
-            torch.as_tensor(stats.mean).float(),
-            torch.as_tensor(stats.std).float().clamp_min(1e-6),
-        )
+        self._standard = descriptor_standard(data.motion_stats.mean, data.motion_stats.std)
 
     @property
     def space(self) -> str:
@@ -85,14 +88,16 @@ class RetrackedScores:
         codes, real = sample.generated[0].float().cpu(), self._tracked(sample)
         with torch.no_grad():
             lip = self._head.stage.lip_head(sample.audio.to(self._head.stage.device)).float().cpu()
-        faces = list(self._landmarker.track(_framed(self._renderer_of(sample)(codes, lip))))
+        pictures = self._renderer_of(sample)(codes, lip)
+        framed = (crop_frame(picture, _FRAME, _FRAME.side) for picture in pictures)
+        faces = list(self._landmarker.track(framed))
         found = sum(face is not None for face in faces) / len(faces)
         scores = {f"found[{self.space}]": found}
         try:
             points, _ = bridge(faces)
         except DataError:  # no face in the whole clip, which the share of found frames says
             return scores
-        motion = torch.from_numpy(self._data.motion_model.encode(_unframed(points)))
+        motion = torch.from_numpy(self._data.motion_model.encode(to_crop_units(points, _FACE)))
         return scores | motion_scores(motion[None], real, self._standard, self.space)
 
     def _tracked(self, sample: ClipSample) -> Tensor:
@@ -110,20 +115,3 @@ class RetrackedScores:
         if self._renderer == "generator":
             return GeneratorRenderer(self._head, portrait, RENDER_SIZE)
         return MeshRenderer(self._head.readout(), portrait, relative_pose=False)
-
-
-def _framed(pictures: Iterable[Picture]) -> Iterator[Picture]:
-    """Pictures with a mirrored border of :data:`MARGIN`."""
-    for picture in pictures:
-        edge = round(MARGIN * picture.shape[0])
-        padded = cv2.copyMakeBorder(picture, edge, edge, edge, edge, cv2.BORDER_REFLECT_101)
-        yield np.asarray(padded, np.uint8)
-
-
-def _unframed(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pixels of framed pictures to the crop's unit, ``(T, 478, 3)``."""
-    edge = round(MARGIN * RENDER_SIZE)
-    moved: NDArray[np.float32] = (points - np.array([edge, edge, 0], np.float32)) / np.float32(
-        RENDER_SIZE
-    )
-    return moved

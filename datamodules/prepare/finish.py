@@ -17,6 +17,7 @@ from datamodules.prepare.layouts import RawClip, Skipped
 from datamodules.prepare.offset import CLEAR, MAX_SHIFT_FRAMES, Offset, OffsetEstimator, shift_audio
 from datamodules.prepare.splits import assign_splits
 from datamodules.prepare.work import WorkFolder
+from datamodules.shard_index import SPLITS
 from datamodules.shards import ClipRow, MotionStats, ShardWriter, write_prepared
 from talkhead.errors import ConfigError, DataError
 from talkhead.geometry.motion import MotionModel, mouth_opening, pose_free
@@ -285,7 +286,7 @@ def make_report(
     """The quality report: counts, hours, tracking, offsets, and what to look at."""
     frames = np.array([row.frames for row in rows])
     splits = {}
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         mine = [row for row in rows if row.split == split]
         splits[split] = {
             "speakers": len({row.speaker for row in mine}),

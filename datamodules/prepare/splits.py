@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 
+from datamodules.shard_index import SPLITS
 from talkhead.errors import DataError
-
-SPLITS = ("train", "val", "test")
 
 
 def _order(speaker: str) -> str:
@@ -43,13 +42,12 @@ def assign_splits(
             f"expected shares of at least 0 that sum to less than 0.9, got {val_share} and "
             f"{test_share}."
         )
-    out = {s: own for s, own in speakers.items() if own in SPLITS}
+    out: dict[str, str] = {s: own for s, own in speakers.items() if own in SPLITS}
     pool = sorted(set(speakers) - set(out), key=_order)
     fixed = set(out.values())
-    tests = (
-        0 if "test" in fixed else _count(len(pool), test_share, spare=0 if "train" in fixed else 2)
-    )
-    vals = 0 if "val" in fixed else _count(len(pool) - tests, val_share, spare="train" not in fixed)
+    trainers = 0 if "train" in fixed else 1  # who must be left over for training
+    tests = 0 if "test" in fixed else _count(len(pool), test_share, spare=2 * trainers)
+    vals = 0 if "val" in fixed else _count(len(pool) - tests, val_share, spare=trainers)
     for place, speaker in enumerate(pool):
         out[speaker] = "test" if place < tests else "val" if place < tests + vals else "train"
     return out

@@ -65,6 +65,8 @@ def _report(folder: Path) -> dict[str, Any]:
 
 def describe(prepared: PreparedSet) -> str:
     """A dozen lines about a prepared set."""
+    from datamodules.shard_index import SPLITS
+
     meta = prepared.meta
     kind = "synthetic" if meta.get("synthetic") else "recorded"
     lines = [
@@ -75,7 +77,7 @@ def describe(prepared: PreparedSet) -> str:
         f"landmarks  {meta['landmarker']}",
         f"motion     {prepared.motion_dim} numbers a frame: {', '.join(meta['motion']['layout'])}",
     ]
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         rows = prepared.rows(split)
         frames = sum(row.frames for row in rows)
         lines.append(

@@ -317,3 +317,36 @@ def write_wav(path: Path | str, wave: NDArray[np.float32], rate: int = SAMPLE_RA
     finally:
         part.unlink(missing_ok=True)
     return target
+
+
+def write_png(path: Path | str, picture: NDArray[np.uint8]) -> Path:
+    """Write an RGB picture.
+
+    Args:
+        path: The PNG to write; its folder is created.
+        picture: ``(H, W, 3)``.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ShapeError: Not RGB bytes.
+        DataError: The file cannot be written.
+    """
+    import cv2
+
+    target = Path(path)
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] != 3:
+        raise ShapeError(
+            f"a picture is written from (H, W, 3) uint8, got {picture.dtype} {picture.shape}."
+        )
+    part = _temporary(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(cv2.imencode(".png", picture[..., ::-1])[1].tobytes())
+        part.replace(target)
+    except OSError as error:
+        raise _write_failed(target, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talkhead.errors import DataError, MissingDependencyError, ShapeError
+from talkhead.media.encode import write_png
 
 Picture = NDArray[np.uint8]
 
@@ -70,25 +71,6 @@ def video_frames(path: Path | str, wanted: int) -> Picture:
         raise DataError(f"{path} holds no video frames; write it again.")
     out: Picture = np.stack(kept)
     return out
-
-
-def write_png(path: Path | str, picture: Picture) -> Path:
-    """RGB picture ``(H, W, 3)`` uint8 to a PNG file, through a temporary name.
-
-    Raises:
-        DataError: OpenCV could not encode it.
-    """
-    import cv2
-
-    done, data = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
-    if not done:
-        raise DataError(f"could not encode {path} as PNG; expected an RGB picture.")
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(data.tobytes())
-    partial.replace(target)
-    return target
 
 
 def contact_sheet(

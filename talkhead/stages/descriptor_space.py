@@ -13,6 +13,7 @@ from torch import nn
 from talkhead.corpus.motion_process import CHANNELS, MotionProcess, gaussian_channels
 from talkhead.corpus.truth import Truth, load_truth
 from talkhead.metrics.diversity import diversity_ratio
+from talkhead.metrics.sequences import Standard
 from talkhead.metrics.spectrum import MAX_LAG_FRAMES, SequenceMoments, process_distance
 from talkhead.metrics.true_process import true_moments, true_takes
 from talkhead.networks.motion_readout import MotionReadout
@@ -54,6 +55,11 @@ def fit_nonlip_readout(data: DataView) -> tuple[Readout, dict[str, float]]:
     return _fit(data, lambda row: _nonlip(data, row))
 
 
+def descriptor_standard(mean: NDArray[np.float32], std: NDArray[np.float32]) -> Standard:
+    """Mean and deviation of the descriptors, as metrics take them; a dead one is not divided by 0."""
+    return torch.as_tensor(mean).float(), torch.as_tensor(std).float().clamp_min(1e-6)
+
+
 class ReadoutScores:
     """Var, FID_fm, FID_dfm, SND and Multimodality of codes read out as descriptors.
 
@@ -68,10 +74,7 @@ class ReadoutScores:
     ) -> None:
         """Keep the map and the statistics of the descriptors."""
         self._readout = readout
-        self._standard = (
-            torch.as_tensor(mean).float(),
-            torch.as_tensor(std).float().clamp_min(1e-6),
-        )
+        self._standard = descriptor_standard(mean, std)
 
     def __call__(self, sample: ClipSample) -> Mapping[str, float]:
         """Scores by name, ``snd[readout]`` and so on."""

@@ -27,22 +27,21 @@ SMALL_D = {"width": 4, "layers": 2, "max_width": 8}
 GENERATOR = {
     "image_size": SIZE, "latent_dim": IDENTITY + DIM, "map_channels": 8, "channels": 8, "min_channels": 4,
 }  # fmt: skip
+IDENTITY_ENCODER: dict[str, Any] = {
+    "layers": [1, 1, 1, 1], "groups": 2, "width": 16, "dim": IDENTITY, "map_channels": 8, "map_size": 4,
+    "image_size": SIZE,
+}  # fmt: skip
+MOTION_ENCODER: dict[str, Any] = {
+    "blocks": [[1, 4, 1, 1], [2, 8, 1, 2]], "last_channels": 8, "dim": DIM,
+}  # fmt: skip
 
 
 def identity_encoder() -> IdentityEncoder:
-    return IdentityEncoder(
-        layers=[1, 1, 1, 1],
-        groups=2,
-        width=16,
-        dim=IDENTITY,
-        map_channels=8,
-        map_size=4,
-        image_size=SIZE,
-    )
+    return IdentityEncoder(**IDENTITY_ENCODER)
 
 
 def motion_encoder() -> MotionEncoder:
-    return MotionEncoder(blocks=[[1, 4, 1, 1], [2, 8, 1, 2]], last_channels=8, dim=DIM)
+    return MotionEncoder(**MOTION_ENCODER)
 
 
 def disentangle(**options: Any) -> LipDisentangleStage:
@@ -62,11 +61,7 @@ def reenact(**options: Any) -> ReenactmentStage:
     torch.manual_seed(0)
     values: dict[str, Any] = {
         "image_size": SIZE, "identity_frames": 1, "discriminator": SMALL_D, "generator": GENERATOR,
-        "identity_encoder": {
-            "layers": [1, 1, 1, 1], "groups": 2, "width": 16, "dim": IDENTITY, "map_channels": 8,
-            "map_size": 4, "image_size": SIZE,
-        },
-        "motion_encoder": {"blocks": [[1, 4, 1, 1], [2, 8, 1, 2]], "last_channels": 8, "dim": DIM},
+        "identity_encoder": IDENTITY_ENCODER, "motion_encoder": MOTION_ENCODER,
         "weights": {"perceptual": 0.0}, "descriptors": 15, **options,
     }  # fmt: skip
     return ReenactmentStage(**values)
