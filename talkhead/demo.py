@@ -213,7 +213,8 @@ def main(argv: list[str]) -> int:
         ("plots", out / "report" / "plots"),
         ("video", out / "talking.mp4"),
     ):
-        _say(f"{label}: {path}")
+        if path.exists():
+            _say(f"{label}: {path}")
     return 0
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from talkhead.errors import ConfigError
 
 Target = Literal["x0", "eps", "v"]
+TARGETS: tuple[Target, ...] = ("x0", "eps", "v")
 
 
 def to_x0(kind: Target, prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def code_loss(predicted: Tensor, target: Tensor, valid: Tensor | None = None) ->
     Raises:
         ShapeError: Shapes differ.
 
-    Source: TH-PAD eq. 7; deviates: squared, as its supplement I.3 says (MSE), mean over dimensions.
+    Source: paper 1 eq. 7; deviates: squared, as its supplement I.3 says (MSE), mean over dimensions.
     """
     return masked_mean(_error(predicted, target, valid).square(), valid)
 
@@ -52,7 +52,7 @@ def velocity_loss(predicted: Tensor, target: Tensor, valid: Tensor | None = None
     Raises:
         ShapeError: Shapes differ.
 
-    Source: TH-PAD eq. 8 (from MDM); deviates: squared, mean over dimensions.
+    Source: paper 1 eq. 8 (from MDM); deviates: squared, mean over dimensions.
     """
     error = _error(predicted, target, valid)
     pairs = None if valid is None else valid[:, 1:] & valid[:, :-1]

@@ -19,7 +19,7 @@ def normalised_confidence(generated: float, training: float) -> float:
     Raises:
         SpecError: ``training`` is not positive.
 
-    Source: TH-PAD section 4 and Table 1.
+    Source: paper 1 section 4 and Table 1.
     """
     if training <= 0.0:
         raise SpecError(

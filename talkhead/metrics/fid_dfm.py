@@ -24,7 +24,7 @@ def fid_dfm(
     Differences are not divided by the frame time, as in the paper; a difference across an invalid
     frame does not count. Arguments, result and errors as in :func:`talkhead.metrics.fid_fm.fid_fm`.
 
-    Source: TH-PAD section 4; deviates: standardised descriptors where ``standard`` is given.
+    Source: paper 1 section 4; deviates: standardised descriptors where ``standard`` is given.
     """
     clips = paired_clips(generated, real, valid, real_valid, standard)
     return torch.stack(

@@ -37,7 +37,7 @@ def fid_fm(
     Raises:
         ShapeError: Shapes do not pair up, or a clip has fewer than two valid frames.
 
-    Source: TH-PAD section 4; deviates: standardised descriptors where ``standard`` is given.
+    Source: paper 1 section 4; deviates: standardised descriptors where ``standard`` is given.
     """
     clips = paired_clips(generated, real, valid, real_valid, standard)
     return torch.stack(

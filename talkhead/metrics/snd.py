@@ -23,7 +23,7 @@ def snd(
 
     Arguments and errors as in :func:`talkhead.metrics.fid_fm.fid_fm`.
 
-    Source: TH-PAD section 4.
+    Source: paper 1 section 4.
     """
     still = fid_fm(generated, real, valid, real_valid, standard=standard)
     return still + fid_dfm(generated, real, valid, real_valid, standard=standard)

@@ -42,7 +42,7 @@ def motion_variance(
     Raises:
         ShapeError: A clip has fewer than two valid frames.
 
-    Source: TH-PAD section 4, "Var".
+    Source: paper 1 section 4, "Var".
     """
     clips, masks = as_batch(motion, valid, "given")
     clips = standardised(clips, standard)

@@ -51,7 +51,7 @@ class PriorNetwork(Component):
     split's statistics, kept as buffers and so in every checkpoint. :meth:`standardise` and
     :meth:`restore` convert. Audio features are standardised on entry.
 
-    Source: TH-PAD section 3.2, figure 3, supplement I.2 (512-d tokens, 1024-d feed-forward, learned
+    Source: paper 1 section 3.2, figure 3, supplement I.2 (512-d tokens, 1024-d feed-forward, learned
     positions, 128 tokens) with 8 layers as in its section 4; heads, dropout, GELU and post-norm
     from MDM, which it follows. Deviates: feature-wise concatenation with a "given" channel, since
     128 tokens rule out concatenating two sequences of 128 and clean frames are otherwise

@@ -160,7 +160,7 @@ def plot_tsne(
     Returns:
         The path, or None when a group is missing or there are too few frames.
 
-    Source: TH-PAD figures VI to XIII.
+    Source: paper 1 figures VI to XIII.
     """
     from sklearn.manifold import TSNE
 

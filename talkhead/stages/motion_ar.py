@@ -23,15 +23,13 @@ FirstToken = Literal["zeros", "reference"]
 class MotionARStage(MotionPriorStage):
     """Predict each frame's non-lip code from the sound so far and the codes before it.
 
-    The same network as the diffusion prior with causal attention, trained with teacher forcing. It
-    is
-    deterministic: one motion for one speech, so its takes are all alike. Sampler settings other
-    than ``overlap`` do not apply.
+    The same network as the diffusion prior with causal attention, trained with teacher forcing. It is
+    deterministic: one motion for one speech, so its takes are all alike. Sampler settings other than
+    ``overlap`` do not apply.
 
-    Source: TH-PAD supplement I.3. The paper leaves the first token open; its formula conditions on
-        the
-    whole audio while its text says tokens only see earlier ones, read here as causal in both unless
-    ``look_ahead`` says otherwise.
+    Source: paper 1, supplement I.3; reference-facts 4.6. The paper leaves the first token open; its
+    formula conditions on the whole audio while its text says tokens only see earlier ones, read here as
+    causal in both unless ``look_ahead`` says otherwise.
     """
 
     causal = True

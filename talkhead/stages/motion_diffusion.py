@@ -14,6 +14,7 @@ from talkhead.diffusion.chunking import WindowSampler
 from talkhead.diffusion.guidance import guided_denoiser
 from talkhead.diffusion.sampler import CleanFrames, ItemNoise, SamplerSettings, sample
 from talkhead.diffusion.schedule import NoiseSchedule, ScheduleKind
+from talkhead.diffusion.target import TARGETS, Target, from_x0, to_x0
 from talkhead.errors import ConfigError
 from talkhead.losses.motion import code_loss, velocity_loss
 from talkhead.stages.motion_prior import MotionPriorStage
@@ -22,15 +23,15 @@ from talkhead.stages.motion_prior import MotionPriorStage
 class MotionDiffusionStage(MotionPriorStage):
     """Denoise sequences of non-lip codes given the sound; sample them by diffusion.
 
-    The network predicts the clean codes at a uniformly drawn step. In one share of the training
+    The network predicts the clean codes (or the noise, or the diffusion velocity) at a uniformly drawn
+    step. In one share of the training
     sequences some frames are shown clean, which is what lets windows be chained and frames be
     edited at test time.
 
-    Source: TH-PAD section 3.2, eq. 6-10, supplement I.3-I.4; cosine schedule from MDM. Deviates:
-        the
-    paper shows 10 % random clean frames in every sequence, so that its network never meets what the
-    first window of a sample is, a sequence without any; here ``free_share`` of the sequences have
-    none, and ``prefix_share`` have a clean beginning, which is what chaining gives it.
+    Source: paper 1 section 3.2, eq. 6-10, supplement I.3-I.4; reference-facts 4; cosine schedule from
+    MDM. Deviates: the paper shows 10 % random clean frames in every sequence, so that its network never
+    meets what the first window of a sample is, a sequence without any; here ``free_share`` of the
+    sequences have none, and ``prefix_share`` have a clean beginning, which is what chaining gives it.
     """
 
     causal = False
@@ -54,6 +55,7 @@ class MotionDiffusionStage(MotionPriorStage):
         validation_clips: int = 8,
         schedule: ScheduleKind = "cosine",
         diffusion_steps: int = 1000,
+        target: Target = "x0",
         condition_drop: float = 0.1,
         train_editing: bool = True,
         editing_share: float = 0.1,
@@ -79,6 +81,10 @@ class MotionDiffusionStage(MotionPriorStage):
             validation_clips: Validation runs sampled for ``val/snd[code]``, 0 for none.
             schedule: Noise schedule.
             diffusion_steps: Steps ``N`` of the schedule.
+            target: What the network predicts: ``x0`` as in the paper, ``eps`` or ``v``. ``simple`` is the
+                error of that; ``velocity`` is always that of the clean codes it implies. Noise
+                prediction says little about them near step ``N``, where the cosine schedule leaves no
+                signal; use it with the linear one.
             condition_drop: Share of training sequences whose sound is replaced by the null
                 condition.
             train_editing: Show clean frames in training; off is the paper's "training w/o editing",
@@ -88,7 +94,8 @@ class MotionDiffusionStage(MotionPriorStage):
             free_share: Share of sequences without clean frames.
 
         Raises:
-            ConfigError: A share is no probability, or prefix and free shares exceed 1 together.
+            ConfigError: A share is no probability, prefix and free shares exceed 1 together, or an
+                unknown target.
         """
         super().__init__(
             audio_encoder, motion_encoder, nonlip_head, lip_head, identity_encoder, generator,
@@ -105,7 +112,9 @@ class MotionDiffusionStage(MotionPriorStage):
         wrong = [f"{name} {value}" for name, value in shares.items() if not 0.0 <= value <= 1.0]
         if wrong:
             raise ConfigError(f"expected shares in [0, 1], got {', '.join(wrong)}; correct them.")
-        self.schedule = NoiseSchedule(schedule, diffusion_steps)
+        if target not in TARGETS:
+            raise ConfigError(f"expected a target out of {', '.join(TARGETS)}, got {target!r}.")
+        self.schedule, self.target = NoiseSchedule(schedule, diffusion_steps), target
         self.condition_drop, self.train_editing = condition_drop, train_editing
         self.editing_share, self.prefix_share, self.free_share = (
             editing_share,
@@ -114,22 +123,26 @@ class MotionDiffusionStage(MotionPriorStage):
         )
 
     def score(self, batch: SequenceBatch, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """Losses of the denoised codes at uniformly drawn steps, over all valid frames."""
+        """Losses of the network's answers at uniformly drawn steps, over all valid frames."""
         codes = self.prior.standardise(batch.features["nonlip"].float())
         rows, device = codes.shape[0], codes.device
         step = torch.randint(self.schedule.steps, (rows,), device=device, generator=generator)
         noise = torch.randn(codes.shape, device=device, generator=generator)
         drop = torch.rand(rows, device=device, generator=generator) < self.condition_drop
         given = self.draw_clean_frames(batch.valid, generator)
-        noised = self.schedule.noised(codes, step, noise)
-        shown = torch.where(given[..., None], codes, noised)
+        shown = torch.where(given[..., None], codes, self.schedule.noised(codes, step, noise))
         audio = batch.features["audio"].float()
         predicted = self.prior(
             shown, step, audio, given=given, valid=batch.valid, drop=drop
         ).float()
+        alpha, sigma = self.schedule.coefficients(step, codes)
+        wanted = from_x0(self.target, codes, shown, alpha, sigma)
+        clean = to_x0(self.target, predicted, shown, alpha, sigma)
+        if self.target == "eps":  # an error of the noise grows by sigma / alpha on its way to x0
+            clean = codes + (clean - codes) * (alpha / sigma).clamp_max(1.0)
         return {
-            "simple": code_loss(predicted, codes, batch.valid),
-            "velocity": velocity_loss(predicted, codes, batch.valid),
+            "simple": code_loss(predicted, wanted, batch.valid),
+            "velocity": velocity_loss(clean, codes, batch.valid),
         }
 
     def draw_clean_frames(self, valid: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -151,6 +164,12 @@ class MotionDiffusionStage(MotionPriorStage):
         is_free = (kind >= 1.0 - self.free_share)[:, None]
         return torch.where(is_prefix, prefix, random & ~is_free) & valid
 
+    def clean_codes(self, x: Tensor, step: Tensor, audio: Tensor, given: Tensor | None) -> Tensor:
+        """The network's answer at noised codes ``(B, T, D)`` and steps ``(B,)``, as clean codes."""
+        answer = self.prior.evaluate(x, step, audio, given)
+        alpha, sigma = self.schedule.coefficients(step, x)
+        return to_x0(self.target, answer.to(x), x, alpha, sigma)
+
     def window_sampler(self, seeds: Sequence[int], settings: SamplerSettings) -> WindowSampler:
         """Denoise a window from noise; the audio is projected once."""
         prior = self.prior
@@ -164,7 +183,7 @@ class MotionDiffusionStage(MotionPriorStage):
             with_audio = prior.project(audio) if settings.guidance != 0.0 else None
             without = prior.project(audio, everything) if settings.guidance != 1.0 else None
             denoise = guided_denoiser(
-                lambda x, n, condition, mask: prior.evaluate(x, n, condition, mask),
+                self.clean_codes,
                 (with_audio, given),
                 (without, given),
                 settings.guidance,

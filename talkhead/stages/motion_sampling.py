@@ -44,8 +44,7 @@ class MotionSamplingStage(Stage):
         Args:
             audio: Audio features, ``(B, T, 512)``.
             seeds: One per row; a row's sample follows from its seed alone, whatever else is in the
-                batch.
-                Default: derived from the settings' seed and the row number.
+                batch. Default: derived from the settings' seed and the row number.
             clean: Codes of frames to keep (not standardised), such as the portrait's at frame 0.
             settings: Sampler; default the stage's own.
 

@@ -15,6 +15,7 @@ from datamodules.base import TalkheadDataModule
 from talkhead.batch import Sequences
 from talkhead.checkpoint import load_component, read_checkpoint
 from talkhead.diffusion.sampler import CleanFrames, SamplerSettings, Start
+from talkhead.diffusion.target import TARGETS, Target, from_x0
 from talkhead.errors import ConfigError, SpecError
 from talkhead.metrics.floor import halves_floor
 from talkhead.metrics.snd import snd
@@ -179,6 +180,50 @@ def test_clean_frames_are_drawn_in_the_stated_shares() -> None:
     random = diffusion(prefix_share=0.0, free_share=0.0)
     share = random.draw_clean_frames(valid, torch.Generator().manual_seed(1))[:, :12].float().mean()
     assert float(share) == pytest.approx(0.1, abs=0.005)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_network_that_knows_the_target_has_no_loss_and_samples_the_codes(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, batch = _ready(diffusion, target=target, schedule="linear"), toy_batch()
+    assert isinstance(stage, MotionDiffusionStage)
+    codes = stage.prior.standardise(batch.features["nonlip"])
+
+    def known(x: Tensor, step: Tensor, *_: Any, **__: Any) -> Tensor:
+        alpha, sigma = stage.schedule.coefficients(step, x.double())
+        rows = codes.repeat(len(x) // len(codes), 1, 1).double()  # guidance stacks two halves
+        return from_x0(target, rows, x.double(), alpha, sigma)
+
+    monkeypatch.setattr(stage.prior, "forward", known)
+    monkeypatch.setattr(stage.prior, "evaluate", known)
+    for name, loss in stage.score(batch, torch.Generator().manual_seed(0)).items():
+        assert float(loss) < 1e-6, name
+    made = stage.sample(batch.features["audio"], [0, 1, 2, 3])
+    torch.testing.assert_close(made, batch.features["nonlip"], atol=2e-3, rtol=1e-3)
+
+
+def test_losses_by_hand_for_a_network_that_says_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, steps = toy_batch(), 1000
+    for target in TARGETS:
+        stage = _ready(diffusion, target=target, train_editing=False, condition_drop=0.0)
+        assert isinstance(stage, MotionDiffusionStage)
+        monkeypatch.setattr(stage.prior, "forward", lambda x, *_, **__: torch.zeros_like(x))
+        found = stage.score(batch, torch.Generator().manual_seed(3))
+        draw = torch.Generator().manual_seed(3)
+        codes = stage.prior.standardise(batch.features["nonlip"])
+        step = torch.randint(steps, (4,), generator=draw)
+        noise = torch.randn(codes.shape, generator=draw)
+        alpha = stage.schedule.alpha[step].float()[:, None, None]
+        sigma = stage.schedule.sigma[step].float()[:, None, None]
+        wanted, implied_error = {
+            "x0": (codes, codes),
+            "eps": (noise, noise * (sigma / alpha) * (alpha / sigma).clamp(max=1)),
+            "v": (alpha * noise - sigma * codes, sigma * (alpha * noise - sigma * codes)),
+        }[target]
+        torch.testing.assert_close(found["simple"], wanted.square().mean(), rtol=1e-3, atol=0)
+        change = implied_error.diff(dim=1).square().mean()
+        torch.testing.assert_close(found["velocity"], change, rtol=1e-3, atol=0)
 
 
 def test_editing_can_be_switched_off() -> None:
