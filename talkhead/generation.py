@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,7 +17,7 @@ from talkhead.audio.mel import mel_spectrogram, mel_windows
 from talkhead.batch import to_bytes, to_float
 from talkhead.checkpoint import read_block, read_checkpoint
 from talkhead.diffusion.sampler import SamplerKind, SamplerSettings
-from talkhead.errors import DataError, StageLinkError
+from talkhead.errors import ConfigError, DataError, StageLinkError
 from talkhead.geometry.crop import Box, clip_box, crop_frame, policy_share, to_crop_units
 from talkhead.geometry.motion import neutral_face, pose_free
 from talkhead.landmarks.base import Landmarker
@@ -127,10 +127,43 @@ class TalkingHead:
             with torch.no_grad():
                 yield self.stage.audio_encoder(windows)[None]
 
+    def nonlip_code(self, portrait: Portrait) -> Tensor:
+        """Pose, eyes and expression of a face, ``(42,)``."""
+        side = self.stage.video_spec.size
+        with torch.no_grad():
+            seen = self.stage.motion_encoder(_as_batch(portrait.picture, side, self.stage.device))
+            code: Tensor = self.stage.nonlip_head(seen)[0]
+        return code
+
     def codes(
-        self, wave: NDArray[np.float32], settings: SamplerSettings, seeds: Sequence[int]
+        self,
+        wave: NDArray[np.float32],
+        settings: SamplerSettings,
+        seeds: Sequence[int],
+        kept: Mapping[int, Tensor] | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Non-lip codes ``(K, t, 42)`` of ``K`` takes and lip codes ``(t, 470)``, block by block."""
+        """Motion for speech, block by block.
+
+        Args:
+            wave: ``(S,)`` at 16 kHz.
+            settings: How to sample.
+            seeds: One per take.
+            kept: Frame number -> non-lip code ``(42,)`` that every take shall have there; the prior fills
+                in the rest (paper 1, supplement II.3).
+
+        Yields:
+            Non-lip codes ``(K, t, 42)`` of the ``K`` takes and lip codes ``(t, 470)``.
+
+        Raises:
+            ConfigError: A kept frame lies outside the speech.
+        """
+        frames = samples_to_frames(len(wave))
+        outside = [frame for frame in kept or {} if not 0 <= frame < frames]
+        if outside:
+            raise ConfigError(
+                f"expected frames from 0 to {frames - 1} of the speech to edit, got {outside}; "
+                f"there are 25 a second."
+            )
         pending: list[Tensor] = []
 
         def heard() -> Iterator[Tensor]:
@@ -138,7 +171,10 @@ class TalkingHead:
                 pending.append(block[0])
                 yield block.expand(len(seeds), -1, -1)
 
-        for nonlip in self.stage.sample_stream(heard(), seeds=list(seeds), settings=settings):
+        given = {frame: code.expand(len(seeds), -1) for frame, code in (kept or {}).items()}
+        for nonlip in self.stage.sample_stream(
+            heard(), seeds=list(seeds), kept=given, settings=settings
+        ):
             audio = torch.cat(pending)
             count = nonlip.shape[1]
             pending[:] = [audio[count:]]
@@ -208,13 +244,19 @@ def find_portrait(
     return Portrait(crop_frame(picture, box, size), to_crop_units(faces[0], box))
 
 
+def _as_batch(picture: Picture, side: int, device: torch.device) -> Tensor:
+    """A square picture as an encoder's input ``(1, 3, side, side)``."""
+    import cv2
+
+    small = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+    return to_float(torch.from_numpy(small).permute(2, 0, 1)[None].to(device))
+
+
 class GeneratorRenderer:
     """Frames from the learned generator of ``lip_disentangle``."""
 
     def __init__(self, head: TalkingHead, portrait: Portrait, size: int) -> None:
         """Encode the portrait's identity once."""
-        import cv2
-
         stage = head.stage
         if stage.generator is None or stage.identity_encoder is None:
             raise StageLinkError(
@@ -222,11 +264,9 @@ class GeneratorRenderer:
                 "--model.identity_encoder, or use --renderer mesh."
             )
         self._generator, self._size = stage.generator, size
-        side = stage.video_spec.size
-        small = cv2.resize(portrait.picture, (side, side), interpolation=cv2.INTER_AREA)
-        picture = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)[None]
+        picture = _as_batch(portrait.picture, stage.video_spec.size, stage.device)
         with torch.no_grad():
-            self._identity, self._map = stage.identity_encoder(to_float(picture.to(stage.device)))
+            self._identity, self._map = stage.identity_encoder(picture)
 
     def __call__(self, nonlip: Tensor, lip: Tensor) -> Iterator[Picture]:
         """Frames ``(H, H, 3)`` of codes ``(t, 42)`` and ``(t, 470)``."""

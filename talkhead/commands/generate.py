@@ -15,7 +15,9 @@ from talkhead import __version__
 from talkhead.errors import ConfigError
 
 if TYPE_CHECKING:
-    from talkhead.generation import Picture, TalkingHead
+    from torch import Tensor
+
+    from talkhead.generation import Picture, Portrait, TalkingHead
 
 RENDERERS = ("generator", "mesh")
 SYNTHETIC_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -34,6 +36,20 @@ def parser() -> argparse.ArgumentParser:
         "--renderer", default="generator", help="generator, mesh, or both: generator,mesh"
     )
     made.add_argument("--seed", default="0", help="seed of the motion; several make columns: 0,1")
+    made.add_argument(
+        "--start",
+        choices=("noise", "portrait"),
+        default="noise",
+        help="portrait: begin with the portrait's own pose and expression",
+    )
+    made.add_argument(
+        "--edit",
+        action="append",
+        default=[],
+        metavar="FRAME:PICTURE",
+        help="give frame FRAME (25 a second, from 0) the pose and expression of the face in PICTURE; "
+        "the motion around it is made to fit; may be repeated",
+    )
     made.add_argument("--guidance", type=float, default=None, help="classifier-free guidance (2.5)")
     made.add_argument("--sampler", choices=("dpmpp2m", "ddim", "ddpm"), default="dpmpp2m")
     made.add_argument("--steps", type=int, default=None, help="network evaluations per window (12)")
@@ -80,6 +96,7 @@ def _write(
     portrait = find_portrait(
         _first_picture(options.portrait), MediaPipeMesh(), options.size, head.face_share
     )
+    kept = _kept_frames(options, head, portrait)
     still = [portrait.picture] if options.show_portrait else []
     frames = samples_to_frames(len(wave))
     tags = _tags(options, head, renderers, seeds)
@@ -88,7 +105,7 @@ def _write(
         task = bar.add_task("frames", total=frames)
         writer = stack.enter_context(VideoWriter(options.out, sound=True, metadata=tags))
         for number, pictures in enumerate(
-            _columns(options, head, portrait, renderers, seeds, wave)
+            _columns(options, head, portrait, renderers, seeds, wave, kept)
         ):
             start = number * SAMPLES_PER_FRAME
             writer.write_audio(wave[start : start + SAMPLES_PER_FRAME])
@@ -104,6 +121,7 @@ def _columns(
     renderers: list[str],
     seeds: list[int],
     wave: Any,
+    kept: dict[int, Tensor],
 ) -> Iterator[list[Picture]]:
     """For every frame one picture a (seed, renderer)."""
     from talkhead.generation import GeneratorRenderer, MeshRenderer
@@ -116,9 +134,28 @@ def _columns(
             else:
                 columns.append((row, GeneratorRenderer(head, portrait, options.size)))
     settings = head.sampler(kind=options.sampler, steps=options.steps, guidance=options.guidance)
-    for nonlip, lip in head.codes(wave, settings, seeds):
+    for nonlip, lip in head.codes(wave, settings, seeds, kept):
         streams = [render(nonlip[row], lip) for row, render in columns]
         yield from (list(pictures) for pictures in zip(*streams, strict=True))
+
+
+def _kept_frames(
+    options: argparse.Namespace, head: TalkingHead, portrait: Portrait
+) -> dict[int, Tensor]:
+    """Non-lip codes of the frames that ``--start`` and ``--edit`` fix."""
+    from talkhead.generation import find_portrait
+    from talkhead.landmarks.mediapipe_mesh import MediaPipeMesh
+
+    kept = {0: head.nonlip_code(portrait)} if options.start == "portrait" else {}
+    for edit in options.edit:
+        frame, colon, path = edit.partition(":")
+        if not colon or not frame.strip().isdecimal():
+            raise ConfigError(f"--edit: expected FRAME:PICTURE such as 50:smile.png, got {edit!r}.")
+        face = find_portrait(
+            _first_picture(Path(path)), MediaPipeMesh(), options.size, head.face_share
+        )
+        kept[int(frame)] = head.nonlip_code(face)
+    return kept
 
 
 def _first_picture(path: Path) -> Any:
@@ -142,6 +179,8 @@ def _tags(
         "seeds": seeds,
         "sampler": options.sampler,
         "guidance": options.guidance,
+        "start": options.start,
+        "edits": [edit.partition(":")[0] for edit in options.edit],
     }
     return {
         "title": "synthetic talking head",

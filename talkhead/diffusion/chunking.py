@@ -7,7 +7,7 @@ network trained on full windows does not meet a stub, and the frames it already 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -98,20 +98,22 @@ def sample_stream(
     yield from chain.finish()
 
 
-def first_frame(codes: Tensor) -> GivenFrames:
-    """Start from a given code, such as the portrait's own: frame 0 is kept, nothing else.
+def single_frames(codes: Mapping[int, Tensor]) -> GivenFrames:
+    """Keep the named frames, such as frame 0 for a start from the portrait, and nothing else.
 
     Args:
-        codes: ``(B, D)`` code of frame 0.
+        codes: Frame number -> codes ``(B, D)``.
     """
 
     def given(start: int, stop: int) -> CleanFrames | None:
-        if start > 0:
+        inside = {frame - start: code for frame, code in codes.items() if start <= frame < stop}
+        if not inside:
             return None
-        kept = codes.new_zeros(codes.shape[0], stop - start, codes.shape[1])
-        kept[:, 0] = codes
-        mask = torch.zeros(kept.shape[:2], dtype=torch.bool, device=codes.device)
-        mask[:, 0] = True
+        like = next(iter(inside.values()))
+        kept = like.new_zeros(like.shape[0], stop - start, like.shape[1])
+        mask = torch.zeros(kept.shape[:2], dtype=torch.bool, device=like.device)
+        for place, code in inside.items():
+            kept[:, place], mask[:, place] = code, True
         return CleanFrames(kept, mask)
 
     return given

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from talkhead.diffusion.chunking import WindowSampler, first_frame, sample_long, sample_stream
+from talkhead.diffusion.chunking import WindowSampler, sample_long, sample_stream, single_frames
 from talkhead.diffusion.sampler import CleanFrames, SamplerSettings, item_seed
 from talkhead.errors import ConfigError
 from talkhead.networks.prior import PriorNetwork
@@ -71,7 +71,7 @@ class MotionSamplingStage(Stage):
         audio: Iterable[Tensor],
         seeds: Sequence[int],
         *,
-        first: Tensor | None = None,
+        kept: Mapping[int, Tensor] | None = None,
         settings: SamplerSettings | None = None,
     ) -> Iterator[Tensor]:
         """As :meth:`sample`, block by block in constant memory.
@@ -79,20 +79,20 @@ class MotionSamplingStage(Stage):
         Args:
             audio: Blocks of features ``(B, t, 512)`` in order.
             seeds: One per row.
-            first: Code to start from, such as the portrait's, ``(B, 42)``.
+            kept: Frame number -> codes ``(B, 42)`` it shall have, such as the portrait's at frame 0.
             settings: Sampler; default the stage's own.
 
         Yields:
             New codes ``(B, n, 42)`` as soon as their window has all its sound.
         """
         chosen = settings or self.sampler
-        given = None if first is None else first_frame(self.prior.standardise(first))
+        given = {frame: self.prior.standardise(code) for frame, code in (kept or {}).items()}
         pieces = sample_stream(
             self.window_sampler(seeds, chosen),
             self.stream_ahead(audio),
             length=self.prior.max_length,
             overlap=chosen.overlap,
-            given=given,
+            given=single_frames(given),
         )
         for codes in pieces:
             yield self.prior.restore(codes)

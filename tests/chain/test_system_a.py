@@ -114,12 +114,14 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {p.stem: p for p in folder.iterdir()}
 
 
-def generate(chain: dict[str, Path], inputs: dict[str, Path], out: Path, **changes: str) -> None:
+def generate(
+    chain: dict[str, Path], inputs: dict[str, Path], out: Path, *more: str, **changes: str
+) -> None:
     options = {
         "portrait": inputs["face"], "speech": inputs["voice"], "checkpoint": chain["40"], "out": out,
         "size": "64", **changes,
     }  # fmt: skip
-    main(["generate", *(f"--{name}={value}" for name, value in options.items())])
+    main(["generate", *(f"--{name}={value}" for name, value in options.items()), *more])
 
 
 def test_generate_writes_a_marked_video_with_sound(
@@ -162,11 +164,38 @@ def test_same_seed_same_codes_and_blocks_do_not_matter(
     assert not torch.allclose(codes(1)[0], nonlip)
 
 
+def test_edited_frames_have_the_code_of_their_picture(
+    chain: dict[str, Path], inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    head = TalkingHead.load(chain["40"])
+    settings = head.sampler(kind="dpmpp2m", steps=3, guidance=1.0)
+    wave = read_audio(inputs["voice"])
+    wanted = {0: torch.full((6,), 0.5), 12: torch.full((6,), -0.5)}
+
+    def codes(kept: dict[int, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([n for n, _ in head.codes(wave, settings, [0, 1], kept)], 1)
+
+    free, edited = codes({}), codes(wanted)
+    for frame, code in wanted.items():
+        torch.testing.assert_close(edited[:, frame], code.expand(2, -1), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(edited[:, 11], free[:, 11], atol=1e-4)
+    with pytest.raises(TalkheadError, match="frames from 0 to 24"):
+        codes({25: wanted[0]})
+    out = tmp_path / "edit.mp4"
+    options = ["--start=portrait", f"--edit=12:{inputs['face']}"]
+    generate(chain, inputs, out, *options)
+    with pytest.importorskip("av").open(str(out)) as container:
+        tags = json.loads(container.metadata["talkhead"])
+    assert (tags["start"], tags["edits"]) == ("portrait", ["12"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"portrait": "wall"}, "no face found in the portrait"),
         ({"speech": "silence"}, "the speech is silent"),
+        ({"edit": "smile.png"}, "expected FRAME:PICTURE"),
+        ({"edit": "99:face"}, "frames from 0 to 24"),
         ({"checkpoint": "20"}, "stage av_contrastive; expected motion_diffusion or motion_ar"),
     ],
 )
@@ -179,10 +208,12 @@ def test_bad_input_ends_with_code_two_and_leaves_no_file(
     message: str,
 ) -> None:
     known = {**inputs, **chain}
+    paths = {
+        option: ":".join(str(known.get(part, part)) for part in value.split(":"))
+        for option, value in changes.items()
+    }
     with pytest.raises(SystemExit) as left:
-        generate(
-            chain, inputs, tmp_path / "x.mp4", **{k: str(known[v]) for k, v in changes.items()}
-        )
+        generate(chain, inputs, tmp_path / "x.mp4", **paths)
     assert left.value.code == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

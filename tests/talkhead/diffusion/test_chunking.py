@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from talkhead.diffusion.chunking import first_frame, sample_long, sample_stream
+from talkhead.diffusion.chunking import sample_long, sample_stream, single_frames
 from talkhead.diffusion.sampler import CleanFrames, ItemNoise
 from talkhead.errors import ConfigError, ShapeError
 
@@ -114,13 +114,17 @@ def test_given_frames_are_kept_across_windows() -> None:
     assert bool((got[~mask] == 0).all())
 
 
-def test_portrait_sets_the_first_frame_only() -> None:
-    given = first_frame(torch.tensor([[4.0, 5.0]]))
+def test_single_frames_are_found_in_the_windows_that_hold_them() -> None:
+    given = single_frames({0: torch.tensor([[4.0, 5.0]]), 9: torch.tensor([[6.0, 7.0]])})
     clean = given(0, 6)
     assert clean is not None
-    assert clean.mask.sum() == 1
-    torch.testing.assert_close(clean.codes[0, 0], torch.tensor([4.0, 5.0]))
-    assert given(7, 15) is None
+    assert clean.mask.tolist() == [[True] + 5 * [False]]
+    assert clean.codes[0, 0].tolist() == [4.0, 5.0]
+    later = given(7, 15)
+    assert later is not None
+    assert later.mask.nonzero().tolist() == [[0, 2]]
+    assert later.codes[0, 2].tolist() == [6.0, 7.0]
+    assert given(10, 15) is None
 
 
 def test_refuses_what_cannot_work() -> None:
