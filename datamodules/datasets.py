@@ -201,18 +201,24 @@ class FramePairDataset(_SampledDataset[FrameBatch]):
         self.need = need
 
     def __getitem__(self, item: int) -> FrameBatch:
-        """One sample: identity ``(K, 3, H, W)``, target ``(3, H, W)``, its landmarks and motion."""
+        """One sample: identity ``(K, 3, H, W)``, target ``(3, H, W)``, its landmarks and motion, extras."""
         row, rng = self._draw(item)
         pool = self.pools[row.video]
         target = int(rng.integers(row.frames))
         taken = np.asarray([pool.first(row) + target])
         identity = pool.locate(_others(rng, pool, taken, self.need.identity_frames))
-        size = self.need.size
+        count, size = self.need.extra_frames, self.need.size
+        extra = pool.locate(np.sort(rng.choice(pool.frames, count, replace=pool.frames < count)))
+        moved = [np.asarray(self.prepared.motion(r, f)) for r, f in _by_clip(extra)]
         return FrameBatch(
             identity=read_frames(self.prepared, identity, size),
             target=self.prepared.frames(row, [target], size)[0],
             landmarks=torch.from_numpy(self.prepared.landmarks(row, [target])[0]),
             motion=torch.from_numpy(self.prepared.motion(row, [target])[0]),
+            extra=read_frames(self.prepared, extra, size),
+            extra_motion=torch.from_numpy(
+                np.concatenate([np.zeros((0, self.prepared.motion_dim), np.float32), *moved])
+            ),
             clip=[row.id],
         )
 

@@ -18,10 +18,11 @@ from talkhead.errors import ShapeError
 
 @dataclass(frozen=True)
 class FramePairs:
-    """Need: identity frames and one held-out target frame of the same video."""
+    """Need: identity frames, one held-out target frame and ``extra_frames`` more of the same video."""
 
     identity_frames: int = 8
     size: int = 224
+    extra_frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,16 @@ class FrameBatch:
 
     ``identity``: ``(B, K, 3, H, W)`` uint8. ``target``: ``(B, 3, H, W)`` uint8, another frame of the
     same video. ``landmarks``: ``(B, 478, 3)`` of the target, in ``[0, 1]`` crop units. ``motion``:
-    ``(B, Dm)`` its motion descriptors, not normalised.
+    ``(B, Dm)`` its motion descriptors, not normalised. ``extra``: ``(B, E, 3, H, W)`` uint8, any frames
+    of the video (``E`` may be 0). ``extra_motion``: ``(B, E, Dm)``.
     """
 
     identity: Tensor
     target: Tensor
     landmarks: Tensor
     motion: Tensor
+    extra: Tensor
+    extra_motion: Tensor
     clip: list[str] = field(default_factory=list)
 
 

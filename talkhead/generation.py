@@ -255,9 +255,18 @@ def _as_batch(picture: Picture, side: int, device: torch.device) -> Tensor:
 class GeneratorRenderer:
     """Frames from the learned generator of ``lip_disentangle``."""
 
-    def __init__(self, head: TalkingHead, portrait: Portrait, size: int) -> None:
-        """Encode the portrait's identity once."""
-        stage = head.stage
+    def __init__(self, stage: Any, portrait: Portrait, size: int) -> None:
+        """Encode the portrait's identity once.
+
+        Args:
+            stage: A stage with ``identity_encoder`` and ``generator``: a motion prior that carries them, or
+                ``lip_disentangle``.
+            portrait: Whom to show.
+            size: Side of the pictures in pixels.
+
+        Raises:
+            StageLinkError: The stage has no generator.
+        """
         if stage.generator is None or stage.identity_encoder is None:
             raise StageLinkError(
                 "the prior's checkpoint holds no generator; train it with --model.generator and "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from talkhead.errors import DataError
@@ -40,6 +41,37 @@ _FACE = Box(_EDGE, _EDGE, RENDER_SIZE)
 """The rendered picture, in pixels of what the tracker is shown."""
 
 Renderer = Callable[[Tensor, Tensor], Iterator[Picture]]
+
+
+def clip_portrait(prepared: Any, clip: Any, frame: int) -> Portrait:
+    """One frame of a prepared clip as a portrait of side :data:`RENDER_SIZE`."""
+    picture = prepared.frames(clip, [frame])[0].permute(1, 2, 0).numpy()
+    large = cv2.resize(picture, (RENDER_SIZE, RENDER_SIZE), interpolation=cv2.INTER_CUBIC)
+    landmarks = np.asarray(prepared.landmarks(clip)[frame], np.float32)
+    return Portrait(np.asarray(large, np.uint8), landmarks)
+
+
+def track_rendered(
+    landmarker: Landmarker, pictures: Iterable[Picture]
+) -> tuple[NDArray[np.float32] | None, float]:
+    """Landmarks of rendered pictures of side :data:`RENDER_SIZE`.
+
+    Args:
+        landmarker: The tracker.
+        pictures: Frames in order.
+
+    Returns:
+        ``(T, 478, 3)`` in crop units with gaps bridged, or None if no frame shows a face; and the share
+        of frames that do.
+    """
+    framed = (crop_frame(picture, _FRAME, _FRAME.side) for picture in pictures)
+    faces = list(landmarker.track(framed))
+    found = sum(face is not None for face in faces) / len(faces)
+    try:
+        points, _ = bridge(faces)
+    except DataError:
+        return None, found
+    return to_crop_units(points, _FACE), found
 
 
 class RetrackedScores:
@@ -88,16 +120,11 @@ class RetrackedScores:
         codes, real = sample.generated[0].float().cpu(), self._tracked(sample)
         with torch.no_grad():
             lip = self._head.stage.lip_head(sample.audio.to(self._head.stage.device)).float().cpu()
-        pictures = self._renderer_of(sample)(codes, lip)
-        framed = (crop_frame(picture, _FRAME, _FRAME.side) for picture in pictures)
-        faces = list(self._landmarker.track(framed))
-        found = sum(face is not None for face in faces) / len(faces)
+        points, found = track_rendered(self._landmarker, self._renderer_of(sample)(codes, lip))
         scores = {f"found[{self.space}]": found}
-        try:
-            points, _ = bridge(faces)
-        except DataError:  # no face in the whole clip, which the share of found frames says
+        if points is None:
             return scores
-        motion = torch.from_numpy(self._data.motion_model.encode(to_crop_units(points, _FACE)))
+        motion = torch.from_numpy(self._data.motion_model.encode(points))
         return scores | motion_scores(motion[None], real, self._standard, self.space)
 
     def _tracked(self, sample: ClipSample) -> Tensor:
@@ -107,11 +134,7 @@ class RetrackedScores:
 
     def _renderer_of(self, sample: ClipSample) -> Renderer:
         """A renderer whose portrait is the clip's first frame."""
-        prepared = self._data.prepared
-        picture = prepared.frames(sample.clip, [sample.start])[0].permute(1, 2, 0).numpy()
-        large = cv2.resize(picture, (RENDER_SIZE, RENDER_SIZE), interpolation=cv2.INTER_CUBIC)
-        landmarks = np.asarray(prepared.landmarks(sample.clip)[sample.start], np.float32)
-        portrait = Portrait(np.asarray(large, np.uint8), landmarks)
+        portrait = clip_portrait(self._data.prepared, sample.clip, sample.start)
         if self._renderer == "generator":
-            return GeneratorRenderer(self._head, portrait, RENDER_SIZE)
+            return GeneratorRenderer(self._head.stage, portrait, RENDER_SIZE)
         return MeshRenderer(self._head.readout(), portrait, relative_pose=False)

@@ -132,7 +132,7 @@ def _columns(
             if name == "mesh":
                 columns.append((row, MeshRenderer(head.readout(), portrait)))
             else:
-                columns.append((row, GeneratorRenderer(head, portrait, options.size)))
+                columns.append((row, GeneratorRenderer(head.stage, portrait, options.size)))
     settings = head.sampler(kind=options.sampler, steps=options.steps, guidance=options.guidance)
     for nonlip, lip in head.codes(wave, settings, seeds, kept):
         streams = [render(nonlip[row], lip) for row, render in columns]

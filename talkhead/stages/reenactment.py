@@ -52,6 +52,7 @@ class ReenactmentStage(AdversarialStage):
         gan_mode: str = "hinge",
         augment: bool = True,
         descriptors: int = 27,
+        descriptor_frames: int = 0,
         lr: float = 5e-5,
         lr_generator: float | None = None,
         lr_discriminator: float = 2e-4,
@@ -75,6 +76,8 @@ class ReenactmentStage(AdversarialStage):
             gan_mode: ``hinge`` or ``log``.
             augment: Augment the motion encoder's input (off: an ablation, identity leaks).
             descriptors: Motion descriptors of the data, for the ``descriptor`` term.
+            descriptor_frames: Further frames of each video that only this term sees. They cost a pass of
+                the motion encoder and none of the generator.
             lr: Learning rate of the encoders.
             lr_generator: Learning rate of the generator, by default the same. Its equalised layers take
                 relative steps about ten times smaller than plain ones at the same rate.
@@ -93,7 +96,7 @@ class ReenactmentStage(AdversarialStage):
         self.save_hyperparameters()
         self.lr, self.lr_generator = lr, lr if lr_generator is None else lr_generator
         self.identity_frames = identity_frames
-        self.augment = augment
+        self.augment, self.descriptor_frames = augment, descriptor_frames
         self.identity_encoder = build(IdentityEncoder, identity_encoder, "identity_encoder")
         self.motion_encoder = build(MotionEncoder, motion_encoder, "motion_encoder")
         self.generator = build(StyleGenerator, generator, "generator")
@@ -111,23 +114,26 @@ class ReenactmentStage(AdversarialStage):
             self.descriptor_head.set_statistics(mean.to(self.device), std.to(self.device))
 
     def needs(self) -> FramePairs:
-        """Identity frames and one target frame of each video."""
-        return FramePairs(identity_frames=self.identity_frames, size=self.video_spec.size)
+        """Identity frames, one target frame of each video and those of the ``descriptor`` term."""
+        extra = 0 if self.descriptor_head is None else self.descriptor_frames
+        return FramePairs(self.identity_frames, self.video_spec.size, extra)
 
     def reconstruct(self, batch: FrameBatch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
         """Target and its reconstruction; the target is shifted together with the motion input."""
         target, landmarks, motion = to_float(batch.target), batch.landmarks, batch.motion
-        pose_input = target
-        if self.training and self.augment:
+        augment = self.training and self.augment
+        if augment:
             target, landmarks = shared_shift(target, landmarks)
             motion = shift_motion(motion, batch.landmarks, landmarks)
-            pose_input = augment_pose_input(target)
+        seen = torch.cat([target, to_float(batch.extra.flatten(0, 1))])
+        seen = self.motion_encoder(augment_pose_input(seen) if augment else seen)
+        f_v = seen[: len(target)]
         f_id, spatial = self.identity_encoder(to_float(batch.identity))
-        f_v = self.motion_encoder(pose_input)
         fake = self.generator(torch.cat([f_id, f_v], dim=1), spatial)
         terms = {}
         if self.descriptor_head is not None:
-            terms["descriptor"] = self.descriptor_head(f_v, motion)
+            shown = torch.cat([motion, batch.extra_motion.flatten(0, 1)])
+            terms["descriptor"] = self.descriptor_head(seen, shown)
         return target, fake, landmarks, terms
 
     def generator_groups(self) -> list[dict[str, Any]]:

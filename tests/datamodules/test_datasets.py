@@ -56,6 +56,28 @@ def test_frame_pairs_hold_the_target_out(prepared: PreparedSet) -> None:
     assert len(batch.clip) == 2
 
 
+def test_extra_frames_come_with_their_own_motion(prepared: PreparedSet) -> None:
+    rows = prepared.rows("train")
+    need = FramePairs(1, 32, extra_frames=5)
+    dataset = FramePairDataset(prepared, rows, need, seed=1)
+    sample = dataset[3]
+    video = prepared.row(sample.clip[0]).video
+    clips = [row for row in rows if row.video == video]
+    pictures = torch.cat([prepared.frames(row, range(60)) for row in clips])
+    motion = torch.cat([torch.from_numpy(prepared.motion(row)) for row in clips])
+    assert sample.extra.shape == (5, 3, 32, 32)
+    places = []
+    for picture, moved in zip(sample.extra, sample.extra_motion, strict=True):
+        (at,) = (motion == moved).all(1).nonzero()[:, 0].tolist()
+        assert torch.equal(pictures[at], picture)
+        places.append(at)
+    assert len(set(places)) == 5
+    none = FramePairDataset(prepared, rows, FramePairs(1, 32), seed=1)[3]
+    assert none.extra.shape == (0, 3, 32, 32)
+    assert none.extra_motion.shape == (0, prepared.motion_dim)
+    assert torch.equal(none.target, sample.target)
+
+
 def test_places_never_repeat_the_target_nor_each_other(prepared: PreparedSet) -> None:
     dataset = FramePairDataset(prepared, prepared.rows("train"), FramePairs(119, 8), seed=1)
     seen: list[tuple[str, int]] = []

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from talkhead import cli
-from talkhead.batch import FrameBatch, WindowBatch
+from talkhead.batch import FrameBatch, WindowBatch, to_float
 from talkhead.errors import ConfigError
 from talkhead.losses.disentangle import orthogonal_loss
 from talkhead.networks.audio_encoder import AudioEncoder
@@ -79,13 +79,15 @@ def window_batch(seed: int = 0) -> WindowBatch:
     )
 
 
-def frame_batch(seed: int = 0) -> FrameBatch:
+def frame_batch(seed: int = 0, extra: int = 0) -> FrameBatch:
     g = torch.Generator().manual_seed(seed)
     return FrameBatch(
         identity=torch.randint(256, (2, 1, 3, SIZE, SIZE), generator=g, dtype=torch.uint8),
         target=torch.randint(256, (2, 3, SIZE, SIZE), generator=g, dtype=torch.uint8),
         landmarks=torch.rand(2, 478, 3, generator=g),
         motion=torch.randn(2, 15, generator=g),
+        extra=torch.randint(256, (2, extra, 3, SIZE, SIZE), generator=g, dtype=torch.uint8),
+        extra_motion=torch.randn(2, extra, 15, generator=g),
         clip=["a", "b"],
     )
 
@@ -209,6 +211,23 @@ def test_descriptor_head_takes_the_statistics_of_the_data(tmp_path: Path) -> Non
     fit(stage, frame_batch, tmp_path, steps=1)
     assert "descriptor" in stage.losses(frame_batch())
     assert "descriptor" not in reenact().losses(frame_batch())
+
+
+def test_extra_frames_reach_the_descriptor_term_only() -> None:
+    stage = reenact(weights={"perceptual": 0.0, "descriptor": 1.0}, descriptor_frames=3).eval()
+    assert stage.needs().extra_frames == 3
+    assert reenact(descriptor_frames=3).needs().extra_frames == 0  # nobody to see them
+    with torch.no_grad():
+        plain, more = stage.losses(frame_batch()), stage.losses(frame_batch(extra=3))
+    assert float(plain.pop("descriptor")) != pytest.approx(float(more.pop("descriptor")))
+    torch.testing.assert_close(plain, more)
+    batch = frame_batch(extra=3)
+    assert stage.descriptor_head is not None
+    with torch.no_grad():
+        pictures = torch.cat([batch.target, batch.extra.flatten(0, 1)])
+        shown = torch.cat([batch.motion, batch.extra_motion.flatten(0, 1)])
+        wanted = stage.descriptor_head(stage.motion_encoder(to_float(pictures)), shown)
+    torch.testing.assert_close(stage.losses(batch)["descriptor"].detach(), wanted)
 
 
 def test_augmentation_only_while_training() -> None:
