@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from callbacks.retracked_motion import RetrackedMotion
 from datamodules.base import TalkheadDataModule
@@ -19,28 +17,9 @@ from talkhead.generation import TalkingHead
 from talkhead.retracking import MARGIN, RENDER_SIZE, RetrackedScores
 from talkhead.stages.motion_evaluation import ClipSample
 from tests.chain.recipes import run
+from tests.chain.trackers import Oracle
 
 FRAMES = 20
-
-
-class Oracle:
-    """A tracker that says the same landmarks whatever it is shown, and keeps what it was shown."""
-
-    name = "oracle"
-
-    def __init__(self, landmarks: NDArray[np.float32], lost: int = 0) -> None:
-        self.landmarks, self.lost = landmarks, lost
-        self.seen: list[NDArray[np.uint8]] = []
-
-    def track(self, frames: Iterable[NDArray[np.uint8]]) -> Iterator[NDArray[np.float32] | None]:
-        edge = MARGIN * RENDER_SIZE
-        for i, frame in enumerate(frames):
-            self.seen.append(frame)
-            points = self.landmarks[i] * RENDER_SIZE + np.array([edge, edge, 0])
-            yield None if i < self.lost else points.astype(np.float32)
-
-    def detect(self, frame: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        raise AssertionError
 
 
 @pytest.fixture(scope="module")
