@@ -19,15 +19,15 @@ class DrivenParts(Callback):
     """
 
     def __init__(
-        self, clips: int = 16, frames: int = 150, still: Literal["zero", "first"] = "first"
+        self, clips: int = 16, frames: int = 150, still: Literal["zero", "first"] = "zero"
     ) -> None:
         """Configure the measurement.
 
         Args:
             clips: Test clips that are rendered, the first of the split (of each rank).
             frames: Frames of each clip.
-            still: What the other code stands still at: ``first``, its value at the clip's first frame, or
-                ``zero``.
+            still: What the other code stands still at: ``zero``, or ``first``, its value at the clip's first
+                frame (paper 1 says "fixed" and its supplement "zeros"; reference-facts 10 reads zeros).
 
         Raises:
             ConfigError: An option is out of range.

@@ -55,7 +55,7 @@ class DrivingScores:
         stage: LipDisentangleStage,
         data: Any,
         landmarker: Landmarker,
-        still: Still = "first",
+        still: Still = "zero",
         frames: int = 150,
     ) -> None:
         """Keep what generation and tracking need.
@@ -64,7 +64,7 @@ class DrivingScores:
             stage: The stage under test.
             data: The datamodule.
             landmarker: The tracker, that of ``prepare``.
-            still: What stands still is ``first``, the code of the clip's first frame, or ``zero``.
+            still: What stands still is ``zero``, or ``first``, the code of the clip's first frame.
             frames: Frames of each clip, from its beginning.
         """
         self._stage, self._data, self._landmarker = stage, data, landmarker

@@ -140,6 +140,24 @@ def test_the_ablation_reads_and_its_commands_parse(
     assert configs["ar"]["model"]["class_path"].endswith("MotionARStage")
 
 
+@pytest.mark.parametrize("study", ["sampling", "lip_disentangle"])
+def test_other_studies_read_and_their_commands_parse(
+    study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = read_study(EXPERIMENTS / "ablations" / f"{study}.yaml")
+    for job in plan(read, tmp_path, seeds=1, overrides=Overrides.parse([])):
+        args = [arg for arg in job.command("test") if not arg.startswith("--ckpt_path")]
+        config = printed(capsys, *args[1:])
+        for key, value in job.options("test").items():
+            found: Any = config
+            for part in key.replace("model.", "model.init_args.", 1).split("."):
+                found = found[part]
+            if not isinstance(value, list):
+                assert found == value, key
+            else:
+                assert [c["class_path"] for c in found] == [c["class_path"] for c in value]
+
+
 def test_the_sweep_builds_commands_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
     """W&B's own argument builder, on values as its server would choose them."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args

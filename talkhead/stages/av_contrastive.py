@@ -91,7 +91,7 @@ class AVContrastiveStage(Stage):
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
         self.motion_encoder = resolve(MotionEncoder, motion_encoder, "motion_encoder")
-        self.motion_encoder.requires_grad_(train_motion_encoder)
+        self.motion_encoder.train(train_motion_encoder).requires_grad_(train_motion_encoder)
         self.audio_encoder = build(AudioEncoder, audio_encoder, "audio_encoder")
         self.contrastive_head = build(ContrastiveHead, contrastive_head, "contrastive_head")
         self.info_nce = InfoNCE(learn_temperature=temperature)

@@ -112,13 +112,14 @@ class LipDisentangleStage(AdversarialStage):
         self.lr, self.lr_generator = lr, lr_generator
         self.freeze_heads_after_batches = freeze_heads_after_batches
         self.identity_encoder = resolve(IdentityEncoder, identity_encoder, "identity_encoder")
-        self.identity_encoder.requires_grad_(train_identity)
+        self.identity_encoder.train(train_identity).requires_grad_(train_identity)
         self.motion_encoder = resolve(MotionEncoder, motion_encoder, "motion_encoder")
         self.audio_encoder = resolve(AudioEncoder, audio_encoder, "audio_encoder")
         self.nonlip_head = build(NonLipHead, nonlip_head, "nonlip_head")
         self.lip_head = build(LipHead, lip_head, "lip_head")
         if isinstance(generator, str):
-            self.generator = resolve(StyleGenerator, generator, "generator").requires_grad_(True)
+            start = resolve(StyleGenerator, generator, "generator")
+            self.generator = start.train().requires_grad_(True)
         else:
             self.generator = build(StyleGenerator, generator, "generator")
         self.bank = MemoryBank(steps=bank_steps, gather=bank_over_ranks)

@@ -24,6 +24,9 @@ VARIANTS = ("model", "gt", "floor", "mean", "shuffled")
 """The model; the real motion itself, for its Var; real against real (first against second half of a
 clip); the training mean repeated; the real motion of another test clip."""
 
+OWN_SCORES = ("var[", "border_jump[", "edit_jump[")
+"""Scores that compare motion with nothing else, so the real motion has them too."""
+
 
 @dataclass(frozen=True)
 class ClipSample:
@@ -178,7 +181,7 @@ class TestScores:
                 scores = {
                     name: v
                     for name, v in scores.items()
-                    if name.startswith("var[") or "[retracked" in name
+                    if name.startswith(OWN_SCORES) or "[retracked" in name
                 }
             prefix = "" if variant == "model" else f"{variant}/"
             means.update({f"{prefix}{name}": value for name, value in scores.items()})

@@ -42,6 +42,7 @@ from talkhead.stages.motion_features import (
     feature_statistics,
     take_readout,
 )
+from talkhead.stages.motion_jumps import JumpScores
 from talkhead.stages.motion_sampling import MotionSamplingStage
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class MotionPriorStage(MotionSamplingStage):
         self.readout: MotionReadout | None
         object.__setattr__(self, "readout", None)
         self.clip_evaluators: list[ClipEvaluator] = []
-        self._data_evaluators: list[ClipEvaluator] = []
+        self._own_evaluators: list[ClipEvaluator] = []
         self._readout_quality: dict[str, float] = {}
         self.test_scores: TestScores | None = None
         # No submodule: an average of the weights copies the stage before there is one.
@@ -255,11 +256,13 @@ class MotionPriorStage(MotionSamplingStage):
 
     def on_test_start(self) -> None:
         """Fresh accumulators; scores in descriptors where the data offer them."""
-        self._data_evaluators, self._readout_quality = [], {}
+        self._own_evaluators = [JumpScores(self, self.standard, SPACE)]
+        self._readout_quality = {}
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if hasattr(datamodule, "clip_truth_path"):
             found = descriptor_evaluators(datamodule)
-            self._data_evaluators, self._readout_quality = found
+            self._own_evaluators += found[0]
+            self._readout_quality = found[1]
         self.test_scores = TestScores(self.evaluate_clip, self.standard, SPACE)
         self.per_clip_results = []
 
@@ -284,7 +287,7 @@ class MotionPriorStage(MotionSamplingStage):
         """
         mean, std = (value.to(sample.real) for value in self.standard)
         scores = motion_scores(sample.generated, sample.real, (mean, std), SPACE)
-        for evaluator in (*self._data_evaluators, *self.clip_evaluators):
+        for evaluator in (*self._own_evaluators, *self.clip_evaluators):
             scores.update(evaluator(sample))
         return scores
 

@@ -64,6 +64,7 @@ def test_one_step(
         f"--config={EXPERIMENTS}/trainer/cpu.yaml", f"--data.root={folder}/data/prepared", *sources,
         f"--trainer.default_root_dir={folder / stage}", "--trainer.strategy=auto",
         "--trainer.max_steps=1", "--trainer.limit_train_batches=1", "--data.num_workers=0",
+        "--data.epoch_items=64",
         "--data.val_items=1",
         "--trainer.enable_progress_bar=false", "--trainer.limit_val_batches=1",
         "--trainer.log_every_n_steps=1",

@@ -16,7 +16,9 @@ from talkhead.errors import TalkheadError
 from talkhead.generation import TalkingHead, speech_level
 from talkhead.media.decode import iter_frames, probe, read_audio
 from talkhead.media.encode import write_wav
-from tests.chain.recipes import DIM
+from talkhead.stages.av_contrastive import AVContrastiveStage
+from talkhead.stages.lip_disentangle import LipDisentangleStage
+from tests.chain.recipes import DIM, SIZE
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,23 @@ def test_frozen_parts_pass_through_bit_for_bit(chain: dict[str, Path]) -> None:
     ):
         found = {n: d[name]["digest"] for n, d in digests.items() if name in d}
         assert set(found.values()) == {digests[first][name]["digest"]}
+
+
+def test_parts_that_go_on_learning_are_in_training_mode(chain: dict[str, Path]) -> None:
+    first, second = str(chain["10"]), str(chain["20"])
+    gan = LipDisentangleStage(
+        first, first, second, image_size=SIZE, generator=first, train_identity=True
+    )
+    contrastive = AVContrastiveStage(first, image_size=SIZE, train_motion_encoder=True)
+    learning = [gan.generator, gan.identity_encoder, contrastive.motion_encoder]
+    assert all(part.training for part in learning)
+    assert all(p.requires_grad for part in learning for p in part.parameters())
+    frozen = [
+        gan.motion_encoder,
+        gan.audio_encoder,
+        AVContrastiveStage(first, image_size=SIZE).motion_encoder,
+    ]
+    assert not any(part.training for part in frozen)
 
 
 def test_gan_steps_count_batches(chain: dict[str, Path]) -> None:

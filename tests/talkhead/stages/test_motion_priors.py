@@ -25,6 +25,7 @@ from talkhead.stages.motion_ar import MotionARStage
 from talkhead.stages.motion_diffusion import MotionDiffusionStage
 from talkhead.stages.motion_evaluation import ClipSample, derangement
 from talkhead.stages.motion_features import feature_statistics
+from talkhead.stages.motion_jumps import JumpScores
 from talkhead.stages.motion_prior import MotionPriorStage
 from tests.datamodules.fakes import make_prepared
 from tests.oracles.toy_motion import AUDIO_DIM, CODE_DIM
@@ -407,6 +408,38 @@ def test_test_scores_model_and_baselines(make: Maker, tmp_path: Path) -> None:
     assert rows[1]["snd[code]"] == pytest.approx(float(expected), rel=1e-6)
     floor = halves_floor(one.real, standard=stage.standard)
     assert stage.test_scores.rows["floor"][1]["snd[code]"] == pytest.approx(float(floor), rel=1e-6)
+
+
+@pytest.mark.parametrize("make", BOTH)
+def test_jumps_are_measured_at_borders_and_at_edited_frames(
+    make: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = _ready(make)
+    score = JumpScores(stage, stage.standard, "code")
+    torch.manual_seed(1)
+    real, audio = torch.randn(40, CODE_DIM), torch.randn(40, AUDIO_DIM)
+    steps = real.diff(dim=0).div(stage.standard[1]).norm(dim=1)
+    sample = ClipSample("a", 0, real[None], real, audio, variant="gt")
+    found = score(sample)
+    borders, edits = [16, 31], [12, 13, 37, 38]
+    for name, at in (("border_jump[code]", borders), ("edit_jump[code]", edits)):
+        others = [t for t in range(1, 40) if t not in at]
+        wanted = steps[[t - 1 for t in at]].mean() / steps[[t - 1 for t in others]].mean()
+        assert found[name] == pytest.approx(float(wanted), rel=1e-5)
+    made: list[Tensor] = []
+    plain = stage.sample
+
+    def kept(*args: Any, **options: Any) -> Tensor:
+        made.append(plain(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(stage, "sample", kept)
+    score(replace(sample, variant="model"))
+    (edited,) = made
+    torch.testing.assert_close(edited[0, [12, 37]], real[[12, 37]], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(edited[0, 13], real[13], atol=1e-2)
+    assert score(replace(sample, variant="mean")) == {}
+    assert set(score(replace(sample, generated=real[None, :10]))) == set()
 
 
 def test_sampler_settings_change_the_test_not_the_model(tmp_path: Path) -> None:
