@@ -134,6 +134,8 @@ VARIANT_METHODS: Mapping[str, str] = {
     "no_bank": "w/o MB",
     "no_memory_bank": "w/o MB",
     "lip_disentangle": "Ours",
+    "full": "Ours",
+    "full_still_first": "Ours",
 }
 """Our variant names -> the paper's row."""
 

@@ -42,6 +42,14 @@ DIRECTIONS: Mapping[str, Direction] = {
     "sync_nlse": "lower",
     "fid": "lower",
     "sync_confidence": "higher",
+    "blink_distance": "lower",
+    "gaze_distance": "lower",
+    "mouth_distance": "lower",
+    "expression_distance": "lower",
+    "pose_distance": "lower",
+    "mouth_correlation": "higher",
+    "border_jump": "one",
+    "edit_jump": "one",
 }
 LABELS = {"var": "Var", "fid_fm": "FID_fm", "fid_dfm": "FID_Δfm", "snd": "SND"}
 _HIGHER = ("retrieval", "offset_within", "readout_r2", "r2_", "psnr", "ssim", "csim")
@@ -175,7 +183,7 @@ def direction_of(name: str) -> Direction:
     Nothing is better or worse about a reference's own value.
     """
     parsed = MetricName.parse(name)
-    base = parsed.base.removesuffix("_pooled").removeprefix("process_")
+    base = parsed.base.rpartition("/")[2].removesuffix("_pooled").removeprefix("process_")
     if parsed.reference or "chance" in base:
         return "none"
     if base in DIRECTIONS:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from talkhead.errors import MissingDependencyError
+from talkhead.report import claims
 from talkhead.report import plots as draw
 from talkhead.report.build import build_tables, comparable_groups
 from talkhead.report.published import MULTIMODALITY, guidance_of
@@ -75,6 +76,10 @@ def _markdown(tables: Sequence[Table], results: Sequence[RunResult], report: Rep
         "",
     ]
     lines += [f"{table.markdown()}" for table in tables]
+    for group in comparable_groups(results):
+        findings = [claims.check(claim, group) for claim in claims.claims_for(group)]
+        if findings:
+            lines.append(claims.markdown(findings))
     if report.plots:
         lines += ["## Plots", ""]
         base = report.markdown.parent

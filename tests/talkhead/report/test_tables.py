@@ -137,15 +137,28 @@ def test_sync_and_disentanglement_tables_appear_with_their_metrics() -> None:
     sync = build_tables([result(metrics={"sync_confidence": 3.0, "sync_nlse": 0.2})])[0]
     assert "table 1" in sync.title
     assert sync.columns == ["sync_confidence", "sync_nlse"]
-    leaks = [
-        result(name, stage="lip_disentangle", metrics={"leakage_lip_from_nonlip": value})
-        for name, value in (("lip_disentangle", 0.1), ("no_orthogonal", 0.6))
+    blink = "nonlip_only/blink_distance[retracked:generator]"
+    mouth = "lip_only/mouth_correlation[retracked:generator]"
+    split = [
+        result(
+            name,
+            stage="lip_disentangle",
+            metrics={"leakage_lip_from_nonlip": value, blink: value, mouth: value},
+        )
+        for name, value in (("full", 0.1), ("no_orthogonal", 0.6))
     ]
-    table = build_tables(leaks)[0]
-    assert "table 4" in table.title
-    assert table.best("leakage_lip_from_nonlip") == {"lip_disentangle"}
-    assert table.rows[1].paper is not None
-    assert table.rows[1].paper.method == "w/o L_ol"
+    lip, nonlip, rest = build_tables(split)
+    assert [lip.columns, nonlip.columns] == [[mouth], [blink]]
+    assert lip.best(mouth) == {"no_orthogonal"}
+    assert nonlip.best(blink) == {"full"}
+    assert nonlip.paper_columns[0] == "blink_distance"
+    for table in (lip, nonlip):
+        assert "table 4" in table.title
+        assert [r.paper.method for r in table.rows if r.paper][:2] == ["Ours", "w/o L_ol"]
+        assert {r.name for r in table.rows if r.kind == "published"} == {"GT", "w/o MB"}
+    assert "| 0.0067 |" in nonlip.markdown()
+    assert list(rest.columns) == ["leakage_lip_from_nonlip"]
+    assert rest.best("leakage_lip_from_nonlip") == {"full"}
 
 
 @pytest.mark.parametrize(
