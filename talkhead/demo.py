@@ -25,7 +25,7 @@ from datamodules.shard_io import write_text_atomic
 from talkhead.errors import TalkheadError
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
-CORPUS = {"speakers": "40", "clips": "2", "seconds": "8", "size": "192"}
+CORPUS = {"speakers": "32", "clips": "2", "seconds": "8", "size": "192"}
 """Many speakers with little each: encoders of a few minutes learn what carries over to new faces."""
 IMAGE_SIZE = "64"
 FACE_SHARE = "0.7"
