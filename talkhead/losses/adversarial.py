@@ -68,6 +68,32 @@ def discriminator_loss(
     return torch.stack(terms).mean()
 
 
+def r1_penalty(logits: Sequence[Tensor], pictures: Tensor) -> Tensor:
+    """Squared gradient of the discriminator at real pictures: ``mean_n |d(sum_s mean D_s) / dx_n|^2``.
+
+    Args:
+        logits: Logits of ``pictures``, one tensor ``(n, …)`` per scale; each scale is averaged over its
+            patches and over scales, so the penalty depends on neither number.
+        pictures: ``(n, 3, H, W)``, requiring gradients.
+
+    Returns:
+        Scalar, differentiable.
+
+    Raises:
+        ShapeError: The pictures do not require gradients.
+
+    Source: Mescheder et al. (2018), R1 without its factor 1/2 gamma; not in paper 1, off by default.
+    """
+    if not pictures.requires_grad:
+        raise ShapeError(
+            "expected pictures that require gradients; call requires_grad_() before D."
+        )
+    score = torch.stack([x.float().flatten(1).mean(1) for x in logits]).mean(0).sum()
+    (gradient,) = torch.autograd.grad(score, pictures, create_graph=True)
+    penalty: Tensor = gradient.float().square().flatten(1).sum(1).mean()
+    return penalty
+
+
 def _check(mode: str, *logits: Sequence[Tensor]) -> None:
     if mode not in MODES:
         raise ConfigError(f"mode: expected {' or '.join(MODES)}, got {mode!r}.")

@@ -17,7 +17,7 @@ from torchmetrics.functional.image import (
 
 from talkhead.batch import to_bytes
 from talkhead.errors import ConfigError
-from talkhead.losses.adversarial import discriminator_loss, generator_loss
+from talkhead.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 from talkhead.losses.feature_matching import feature_matching_loss
 from talkhead.losses.perceptual import perceptual_loss
 from talkhead.losses.region import region_loss
@@ -51,6 +51,8 @@ class AdversarialStage(Stage):
         lr_decay_batches: int,
         lr_warmup_batches: int,
         grad_clip: float,
+        r1: float,
+        r1_every: int,
     ) -> None:
         """Build the discriminator and the perceptual network; see the stages for the arguments."""
         super().__init__(weights, image_size)
@@ -64,6 +66,11 @@ class AdversarialStage(Stage):
         self.lr_decay_batches = lr_decay_batches
         self.lr_warmup_batches = lr_warmup_batches
         self.grad_clip = grad_clip
+        if r1 < 0 or r1_every < 1:
+            raise ConfigError(
+                f"r1: expected a weight of at least 0, every 1 or more batches, got {r1} and {r1_every}."
+            )
+        self.r1, self.r1_every = r1, r1_every
         self.discriminator = build(PatchDiscriminator, discriminator, "discriminator")
         self.vgg = None
         if self.loss_weights["perceptual"] > 0 and vgg_weights is not None:
@@ -123,12 +130,18 @@ class AdversarialStage(Stage):
         real, fake, terms = self.generator_pass(batch)
         self._step(opt_g, self.weighted(terms, "train", len(real)))
         self.discriminator.requires_grad_(True)
+        penalised = self.r1 > 0 and self.batches_seen % self.r1_every == 0
+        real = real.detach().requires_grad_(penalised)
         fake_out, real_out = self.discriminator(fake.detach()), self.discriminator(real)
         loss_d = discriminator_loss(
             [logits for logits, _ in real_out],
             [logits for logits, _ in fake_out],
             mode=self.gan_mode,
         )
+        if penalised:
+            penalty = r1_penalty([logits for logits, _ in real_out], real)
+            self.log("train/r1", penalty.detach(), batch_size=len(real))
+            loss_d = loss_d + 0.5 * self.r1 * self.r1_every * penalty
         self._step(opt_d, loss_d)
         self.log("train/loss_discriminator", loss_d.detach(), batch_size=len(real))
         for scheduler in cast(list[Any], self.lr_schedulers()):

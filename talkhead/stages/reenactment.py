@@ -61,6 +61,8 @@ class ReenactmentStage(AdversarialStage):
         lr_decay_batches: int = 80_000,
         lr_warmup_batches: int = 0,
         grad_clip: float = 0.0,
+        r1: float = 0.0,
+        r1_every: int = 16,
     ) -> None:
         """Configure the stage.
 
@@ -88,10 +90,12 @@ class ReenactmentStage(AdversarialStage):
             lr_warmup_batches: Batches over which the learning rates rise from 0; large rates need some,
                 or the generator saturates and stays there.
             grad_clip: Largest gradient norm, 0 for none.
+            r1: Weight gamma of the discriminator's gradient penalty, 0 for none.
+            r1_every: Batches from one penalty to the next; it then counts as many times.
         """
         super().__init__(
             weights, image_size, discriminator, vgg_weights, gan_mode, lr_discriminator, betas,
-            lr_decay, lr_decay_batches, lr_warmup_batches, grad_clip,
+            lr_decay, lr_decay_batches, lr_warmup_batches, grad_clip, r1, r1_every,
         )  # fmt: skip
         self.save_hyperparameters()
         self.lr, self.lr_generator = lr, lr if lr_generator is None else lr_generator

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from talkhead.errors import ConfigError, ShapeError
-from talkhead.losses.adversarial import discriminator_loss, generator_loss
+from talkhead.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
 
 
 def _logits(*values: float) -> Tensor:
@@ -70,3 +70,19 @@ def test_errors() -> None:
         discriminator_loss([_logits(1.0)], [_logits(1.0), _logits(1.0)])
     with pytest.raises(ShapeError, match="positive number of scales"):
         generator_loss([])
+
+
+def test_r1_of_a_linear_judge_is_its_squared_weight() -> None:
+    weight = torch.tensor([3.0, 4.0], requires_grad=True)
+    pictures = torch.randn(5, 2, 1, 1, requires_grad=True)
+    score = (pictures.flatten(1) * weight).sum(1)
+    assert float(r1_penalty([score[:, None]], pictures).detach()) == pytest.approx(25.0)
+    # Neither more patches of the same score nor another scale change it.
+    scales = [score[:, None].expand(-1, 6), score[:, None]]
+    penalty = r1_penalty(scales, pictures)
+    assert float(penalty.detach()) == pytest.approx(25.0)
+    penalty.backward()
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, 2 * weight.detach())
+    with pytest.raises(ShapeError, match="require gradients"):
+        r1_penalty([score[:, None]], pictures.detach())

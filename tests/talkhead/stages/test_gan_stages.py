@@ -182,6 +182,26 @@ def test_discriminator_step_uses_the_pictures_of_the_generator_step(
     assert trainer.global_step == 3
 
 
+def test_penalty_comes_every_so_many_batches_and_only_on_request(tmp_path: Path) -> None:
+    class Noted(ReenactmentStage):
+        def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
+            logged.append((name, self.batches_seen))
+            super().log(name, value, *args, **options)
+
+    logged: list[tuple[str, int]] = []
+    ready = reenact(r1=1.0, r1_every=2)
+    ready.__class__ = Noted
+    fit(ready, frame_batch, tmp_path, steps=5)
+    assert [batch for name, batch in logged if name == "train/r1"] == [2, 4]
+    assert all(
+        bool(p.grad.isfinite().all())
+        for p in ready.discriminator.parameters()
+        if p.grad is not None
+    )
+    with pytest.raises(ConfigError, match="at least 0, every 1 or more"):
+        reenact(r1=-1.0)
+
+
 def test_rates_warm_up_and_decay() -> None:
     stage = reenact(lr=1.0, lr_warmup_batches=4, lr_decay=0.5, lr_decay_batches=10)
     rates = [stage._rate(n) for n in (0, 1, 3, 9, 10, 20)]
