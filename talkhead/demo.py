@@ -30,8 +30,6 @@ CORPUS = {"speakers": "40", "clips": "2", "seconds": "8", "size": "192"}
 IMAGE_SIZE = "64"
 FACE_SHARE = "0.7"
 """A tight crop: at 64 pixels the usual one leaves eight for the mouth."""
-THREADS = {"OMP_NUM_THREADS": "1"}
-"""Networks this small gain nothing from more; the GAN stages use two processes instead."""
 
 
 class StepFailedError(TalkheadError):
@@ -47,12 +45,14 @@ class Step:
         args: Arguments after ``talkhead``.
         run: Run folder whose ``last.ckpt`` an interrupted fit resumes from.
         inputs: Makes what the command reads, just before it runs.
+        threads: Threads of each process; 1 for commands that are two processes themselves.
     """
 
     name: str
     args: tuple[str, ...]
     run: Path | None = None
     inputs: Callable[[], None] | None = None
+    threads: int = 2
 
     def command(self, resume: bool) -> list[str]:
         """The command line; ``resume`` goes on from the run's last checkpoint, if there is one."""
@@ -95,7 +95,12 @@ def stage_steps(
     fit, one = (f"--config={EXPERIMENTS}/trainer/{kind}.yaml" for kind in (trainer, "cpu"))
     last = f"--ckpt_path={run}/checkpoints/last.ckpt"
     return [
-        Step(f"{run_file} fit", ("fit", base, fit, *common), run),
+        Step(
+            f"{run_file} fit",
+            ("fit", base, fit, *common),
+            run,
+            threads=1 if trainer == "cpu2" else 2,
+        ),
         Step(f"{run_file} test", ("test", base, one, *common, last)),
     ]
 
@@ -104,7 +109,7 @@ def corpus_steps(raw: Path, data: Path) -> list[Step]:
     """Draw the embedded corpus and prepare it."""
     corpus = [f"--{k}={v}" for k, v in CORPUS.items()]
     return [
-        Step("corpus", ("corpus", f"--out={raw}", *corpus, "--workers=2")),
+        Step("corpus", ("corpus", f"--out={raw}", *corpus, "--workers=2"), threads=1),
         Step(
             "prepare",
             (
@@ -116,6 +121,7 @@ def corpus_steps(raw: Path, data: Path) -> list[Step]:
                 f"--face-share={FACE_SHARE}",
                 "--workers=2",
             ),
+            threads=1,
         ),
     ]
 
@@ -168,6 +174,7 @@ def steps(out: Path, seeds: int, prepared: Path | None = None) -> list[Step]:
                 f"--set=config={EXPERIMENTS}/size/demo/40_motion_prior.yaml",
                 *priors,
             ),
+            threads=1,
         ),
         Step("report", ("report", *map(str, measured), f"--out={out / 'report'}")),
         Step(
@@ -237,7 +244,8 @@ def _run(step: Step, digest: str, out: Path, counter: str) -> None:
     _say(f"{counter} {step.name}: talkhead {shlex.join(command[3:])}")
     write_text_atomic(marker, json.dumps({"digest": digest}))
     begun = time.monotonic()
-    code = subprocess.run(command, check=False, env={**THREADS, **os.environ}).returncode
+    env = {"OMP_NUM_THREADS": str(step.threads), **os.environ}
+    code = subprocess.run(command, check=False, env=env).returncode
     if code != 0:
         raise StepFailedError(
             f"step '{step.name}' ended with exit code {code} (its message is above); "
