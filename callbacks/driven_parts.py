@@ -48,18 +48,13 @@ class DrivenParts(Callback):
         """
         from talkhead.driving import DrivingScores
         from talkhead.landmarks.mediapipe_mesh import MediaPipeMesh
-        from talkhead.stages.lip_disentangle import LipDisentangleStage
 
-        if not isinstance(pl_module, LipDisentangleStage):
-            raise ConfigError(
-                f"DrivenParts: expected stage lip_disentangle, got {type(pl_module).__name__}; remove the "
-                "callback from this stage's config."
-            )
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by every talkhead command
         score = DrivingScores(pl_module, data, MediaPipeMesh(), self.still, self.frames)
         rows = data.prepared.rows("test")[trainer.global_rank :: trainer.world_size][: self.clips]
-        pl_module.per_clip_results = [{"clip": row.id, **score(row)} for row in rows]
-        everywhere = gather_clips(pl_module.per_clip_results)
+        here: list[dict[str, Any]] = [{"clip": row.id, **score(row)} for row in rows]
+        pl_module.per_clip_results = here  # type: ignore[assignment]  # for MetricsJson
+        everywhere = gather_clips(here)
         names = sorted({name for clip in everywhere for name in clip if name != "clip"})
         for name in names:
             known = [clip[name] for clip in everywhere if name in clip]

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from talkhead.errors import ConfigError
 from talkhead.generation import GeneratorRenderer
 from talkhead.landmarks.base import Landmarker
 from talkhead.metrics.part_distances import (
@@ -52,7 +54,7 @@ class DrivingScores:
 
     def __init__(
         self,
-        stage: LipDisentangleStage,
+        stage: LightningModule,
         data: Any,
         landmarker: Landmarker,
         still: Still = "zero",
@@ -61,12 +63,20 @@ class DrivingScores:
         """Keep what generation and tracking need.
 
         Args:
-            stage: The stage under test.
+            stage: The stage under test, a :class:`LipDisentangleStage`.
             data: The datamodule.
             landmarker: The tracker, that of ``prepare``.
             still: What stands still is ``zero``, or ``first``, the code of the clip's first frame.
             frames: Frames of each clip, from its beginning.
+
+        Raises:
+            ConfigError: The stage is another one.
         """
+        if not isinstance(stage, LipDisentangleStage):
+            raise ConfigError(
+                f"driving scores: expected stage lip_disentangle, got {type(stage).__name__}; remove "
+                "callbacks.driven_parts.DrivenParts from this stage's config."
+            )
         self._stage, self._data, self._landmarker = stage, data, landmarker
         self._still, self._frames = still, frames
         self._standard = descriptor_standard(data.motion_stats.mean, data.motion_stats.std)
