@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.json_files import file_digest, write_json
 from callbacks.run_manifest import data_block, stage_name
+from talkhead.ranks import gather_lists
 
 FORMAT = 1
 DATA_KEYS = ("dataset", "synthetic", "split", "clips", "frames", "data_fingerprint")
@@ -86,12 +86,7 @@ def data_facts(trainer: Trainer, split: str) -> dict[str, Any]:
 
 def gather_clips(mine: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Results of all ranks; a clip repeated to even out the ranks counts once."""
-    everyone = [mine]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        everyone = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(everyone, mine)
     clips: dict[Any, dict[str, Any]] = {}
-    for rank in everyone:
-        for row in rank:
-            clips.setdefault(row.get("clip", len(clips)), row)
+    for row in gather_lists(mine):
+        clips.setdefault((row.get("clip", len(clips)), row.get("start")), row)
     return sorted(clips.values(), key=lambda row: str(row.get("clip", "")))

@@ -14,7 +14,6 @@ from talkhead.losses.contrastive import InfoNCE, gather_with_grad
 from talkhead.metrics.offset import OffsetAccuracy
 from talkhead.metrics.retrieval import window_retrieval
 from talkhead.networks.audio_encoder import AudioEncoder
-from talkhead.networks.batch_norm import share_batch_norm
 from talkhead.networks.heads import ContrastiveHead
 from talkhead.networks.motion_encoder import MotionEncoder
 from talkhead.stages.adversarial import trainable
@@ -102,13 +101,6 @@ class AVContrastiveStage(Stage):
             count=self.windows, size=self.video_spec.size, min_gap_frames=self.min_gap_frames
         )
 
-    def configure_model(self) -> None:
-        """Batch statistics over all ranks, so that two ranks compute what one computes."""
-        if self._trainer is not None and self.trainer.world_size > 1:
-            share_batch_norm(self.audio_encoder)
-            if any(p.requires_grad for p in self.motion_encoder.parameters()):
-                share_batch_norm(self.motion_encoder)
-
     def embed(self, batch: WindowBatch) -> tuple[Tensor, Tensor]:
         """Audio features ``f_a`` and visual features ``f_cl`` as compared, each ``(B, N, D)``."""
         rows, count = batch.frames.shape[:2]
@@ -133,9 +125,9 @@ class AVContrastiveStage(Stage):
         self._evaluate(batch, "test")
 
     def on_test_epoch_end(self) -> None:
-        """Recover known shifts of -5…5 frames on the whole test clips, if there is a datamodule."""
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None:
+        """Recover known shifts of -5…5 frames on the whole test clips, if the data has any."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "prepared"):
             return
         accuracy = OffsetAccuracy(tolerance=1, max_shift=MAX_TESTED_SHIFT + 5)
         rows = data.prepared.rows("test")[self.global_rank :: self.trainer.world_size]

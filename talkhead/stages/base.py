@@ -14,6 +14,7 @@ from torch import Tensor
 from talkhead.batch import FeatureSource, Needs
 from talkhead.checkpoint import BLOCK, FORMAT, component_entry, read_block
 from talkhead.errors import ConfigError, StageLinkError
+from talkhead.networks.batch_norm import share_batch_norm
 from talkhead.networks.component import Component
 from talkhead.seeds import base_seed, step_seed
 from talkhead.specs import AudioSpec, VideoSpec, check_same_clock, spec_dict
@@ -63,6 +64,7 @@ class Stage(LightningModule):
         self.batches_seen = 0
         self.sources: dict[str, dict[str, Any]] = {}
         self.per_clip_results: list[dict[str, Any]] = []
+        self.shared_batch_norm = True
 
     # -- what a subclass says about itself -------------------------------------------------------
 
@@ -121,6 +123,16 @@ class Stage(LightningModule):
         """Count the batch and re-seed the global generator from (seed, batches seen, rank)."""
         self.batches_seen += 1
         torch.manual_seed(step_seed(base_seed(), self.batches_seen, self.global_rank))
+
+    # -- several ranks ---------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Batch statistics over all ranks, so that two ranks compute what one computes.
+
+        A stage may leave them per rank by setting ``shared_batch_norm`` to False.
+        """
+        if self.shared_batch_norm and self._trainer is not None and self.trainer.world_size > 1:
+            share_batch_norm(self)
 
     # -- frozen parts ----------------------------------------------------------------------------
 

@@ -167,8 +167,8 @@ class LipDisentangleStage(AdversarialStage):
 
     def on_test_epoch_end(self) -> None:
         """Leakage between the two codes on all held-out clips, where the truth is known."""
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "clip_truth_path"):
             return
         held_out = [*data.prepared.rows("val"), *data.prepared.rows("test")]
         scores = leakage(

@@ -16,6 +16,7 @@ from talkhead.metrics.frechet import FrechetDistance
 from talkhead.metrics.multimodality import pairwise_distance
 from talkhead.metrics.sequences import Standard
 from talkhead.metrics.variance import motion_variance
+from talkhead.ranks import gather_lists
 
 MIN_FRAMES = 8
 """Shortest clip that is scored; its halves still have differences to compare."""
@@ -104,13 +105,13 @@ def baselines(sample: ClipSample, mean: Tensor, other: Tensor) -> list[ClipSampl
     ]
 
 
-def derangement(samples: Sequence[ClipSample]) -> list[int]:
-    """For each sample the position of one of another clip, the next in order where there is one."""
-    count = len(samples)
+def derangement(clips: Sequence[str]) -> list[int]:
+    """For each run its clip is given of, the position of a run of another clip, the next if there is one."""
+    count = len(clips)
     chosen = []
-    for i, sample in enumerate(samples):
+    for i, clip in enumerate(clips):
         steps = (i + k for k in range(1, count))
-        others = (j % count for j in steps if samples[j % count].clip != sample.clip)
+        others = (j % count for j in steps if clips[j % count] != clip)
         chosen.append(next(others, (i + 1) % count))
     return chosen
 
@@ -170,8 +171,13 @@ class TestScores:
 
     def finish(self) -> dict[str, float]:
         """Score the baselines; means over clips as ``<name>`` and ``<baseline>/<name>``."""
-        for item, other in zip(self.samples, derangement(self.samples), strict=True):
-            for baseline in baselines(item, self._mean, self.samples[other].real):
+        everywhere = [(s.clip, s.start, s.real) for s in self.samples]
+        known = {(clip, start): real for clip, start, real in gather_lists(everywhere)}
+        order = sorted(known)
+        other = dict(zip(order, derangement([clip for clip, _ in order]), strict=True))
+        for item in self.samples:
+            partner = known[order[other[item.clip, item.start]]]
+            for baseline in baselines(item, self._mean, partner):
                 self._record(baseline)
         means: dict[str, float] = {}
         for variant in VARIANTS:
@@ -195,11 +201,7 @@ class TestScores:
 
 def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Result rows of all ranks, each clip once, ordered by clip and start."""
-    parts: list[list[dict[str, Any]]] = [rows]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(parts, rows)
-    unique = {(row["clip"], row["start"]): row for part in parts for row in part}
+    unique = {(row["clip"], row["start"]): row for row in gather_lists(rows)}
     return [unique[key] for key in sorted(unique)]
 
 

@@ -235,16 +235,15 @@ class MotionPriorStage(MotionSamplingStage):
         self.weighted(self.score(window, generator), "val", len(batch.valid))
         if batch_idx == 0:
             (snd,) = self._validation_snd
-            for item in self._items(
-                cropped(batch, self.validation_clips, batch.valid.shape[1]), takes=1
-            ):
+            here = len(range(self.global_rank, self.validation_clips, self.trainer.world_size))
+            for item in self._items(cropped(batch, here, batch.valid.shape[1]), takes=1):
                 key = [f"{item.clip}@{item.start}"]
                 snd.update(item.generated, item.real[None], clip=key)
 
     def on_validation_epoch_end(self) -> None:
         """Log the sampled SND."""
         if self.validation_clips > 0:
-            self.log(self.monitor, self._validation_snd[0].compute().float())
+            self.log(self.monitor, self._validation_snd[0].compute().float(), sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW on the prior only."""
@@ -277,7 +276,8 @@ class MotionPriorStage(MotionSamplingStage):
         assert self.test_scores is not None  # made in on_test_start
         means = self.test_scores.finish()
         means |= self._readout_quality
-        self.log_dict({f"test/{name}": value for name, value in means.items()})
+        # The same on every rank already; saying so keeps Lightning from warning.
+        self.log_dict({f"test/{name}": value for name, value in means.items()}, sync_dist=True)
         self.per_clip_results = self.test_scores.rows["model"]
 
     def evaluate_clip(self, sample: ClipSample) -> dict[str, float]:

@@ -53,6 +53,7 @@ class ReenactmentStage(AdversarialStage):
         augment: bool = True,
         descriptors: int = 27,
         descriptor_frames: int = 0,
+        shared_batch_norm: bool = True,
         lr: float = 5e-5,
         lr_generator: float | None = None,
         lr_discriminator: float = 2e-4,
@@ -80,6 +81,8 @@ class ReenactmentStage(AdversarialStage):
             descriptors: Motion descriptors of the data, for the ``descriptor`` term.
             descriptor_frames: Further frames of each video that only this term sees. They cost a pass of
                 the motion encoder and none of the generator.
+            shared_batch_norm: Take batch statistics over all ranks; off, each rank uses its own, which
+                saves a small exchange for every normalisation.
             lr: Learning rate of the encoders.
             lr_generator: Learning rate of the generator, by default the same. Its equalised layers take
                 relative steps about ten times smaller than plain ones at the same rate.
@@ -101,6 +104,7 @@ class ReenactmentStage(AdversarialStage):
         self.lr, self.lr_generator = lr, lr if lr_generator is None else lr_generator
         self.identity_frames = identity_frames
         self.augment, self.descriptor_frames = augment, descriptor_frames
+        self.shared_batch_norm = shared_batch_norm
         self.identity_encoder = build(IdentityEncoder, identity_encoder, "identity_encoder")
         self.motion_encoder = build(MotionEncoder, motion_encoder, "motion_encoder")
         self.generator = build(StyleGenerator, generator, "generator")

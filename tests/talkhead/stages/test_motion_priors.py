@@ -462,10 +462,8 @@ def test_runs_too_short_to_score_are_named(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_shuffling_pairs_other_clips() -> None:
-    one = torch.zeros(1, 8, 2)
-    samples = [ClipSample(c, s, one, one[0], one[0]) for c, s in [("a", 0), ("a", 8), ("b", 0)]]
-    assert derangement(samples) == [2, 2, 0]
-    assert derangement(samples[:1]) == [0]
+    assert derangement(["a", "a", "b"]) == [2, 2, 0]
+    assert derangement(["a"]) == [0]
 
 
 # -- refusals --------------------------------------------------------------------------------------
