@@ -5,13 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talkhead.augment import (
-    PIXEL_OPS,
-    augment_pose_input,
-    pixel_noise,
-    shared_shift,
-    squeeze_aspect,
-)
+from talkhead.augment import augment_pose_input, pixel_noise, shared_shift, squeeze_aspect
 from talkhead.errors import ShapeError
 
 
@@ -77,40 +71,6 @@ def test_pictures_draw_their_own_numbers() -> None:
     # No operation for one picture in six; the others differ from each other.
     assert 2 <= int(unchanged.sum()) <= 24
     assert len({round(float(v), 6) for v in out[~unchanged].mean((1, 2, 3))}) > 30
-
-
-@pytest.mark.parametrize("name", sorted(PIXEL_OPS))
-def test_each_operation_changes_pictures_within_its_bounds(name: str) -> None:
-    x = (_pictures(32) + 1) / 2
-    out = PIXEL_OPS[name](x, _rng(3))
-    assert out.shape == x.shape
-    # Not all: a blur of a tenth of a pixel does nothing.
-    assert (out - x).abs().flatten(1).amax(1).gt(1e-5).float().mean() > 0.6
-    ratio = out.mean((2, 3)) / x.mean((2, 3))
-    bounds = {
-        "multiply": (0.5, 1.5),
-        "channel_gain": (0.3, 1.6),
-        "blur": (0.99, 1.01),
-        "sharpen": (1.0, 1.5),
-    }
-    low, high = bounds.get(name, (0.6, 1.4))
-    assert low - 1e-3 <= ratio.min() <= ratio.max() <= high + 1e-3
-    if name == "brightness":
-        assert (out - x).abs().max() <= 10 / 255 + 1e-6
-    if name == "channel_gain":
-        assert ((out - x).abs().amax((2, 3)) > 1e-6).sum(1).max() == 1
-
-
-def test_filters_smooth_and_sharpen() -> None:
-    x = (_pictures(16) + 1) / 2
-    rough = lambda p: (p[..., 1:] - p[..., :-1]).abs().mean()  # noqa: E731
-    assert rough(PIXEL_OPS["blur"](x, _rng())) < rough(x)
-    assert rough(PIXEL_OPS["sharpen"](x, _rng())) > rough(x)
-    flat = torch.full((4, 3, 8, 8), 0.3)
-    assert torch.allclose(PIXEL_OPS["blur"](flat, _rng()), flat, atol=1e-6)
-    grey = torch.full((4, 3, 8, 8), 0.5)
-    assert torch.allclose(PIXEL_OPS["contrast"](grey, _rng()), grey)
-    assert torch.allclose(PIXEL_OPS["saturation"](grey, _rng()), grey, atol=1e-6)
 
 
 def test_squeeze_changes_the_aspect_ratio_of_half_of_the_pictures() -> None:
