@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.networks.generator import (
     ModulatedConv,
+    StyledLayer,
     StyleGenerator,
     blur,
     start_size,
@@ -111,6 +112,32 @@ def test_noise_only_in_training_and_only_with_gain() -> None:
         assert not torch.equal(generator(*inputs), generator(*inputs))
         generator.eval()
         assert torch.equal(generator(*inputs), generator(*inputs))
+
+
+@pytest.mark.parametrize("upsample", [False, True])
+def test_layers_move_with_their_input_once_noise_is_off(upsample: bool) -> None:
+    torch.manual_seed(0)
+    layer = StyledLayer(5, 6, 8, noise=True, upsample=upsample).train()
+    x, latent = torch.randn(2, 5, 12, 12), torch.randn(2, 8)
+    step = 2 if upsample else 1
+    inside = (
+        ...,
+        slice(4 * step, -4 * step),
+        slice(4 * step, -4 * step),
+    )  # zero padding does not move
+
+    def moved_apart() -> float:
+        with torch.no_grad():
+            first = layer(x, latent).roll((step, step), (-2, -1))
+            second = layer(x.roll((1, 1), (-2, -1)), latent)
+        return float((first - second)[inside].abs().max())
+
+    assert moved_apart() < 1e-5  # the gain starts at 0
+    assert layer.noise_gain is not None
+    torch.nn.init.ones_(layer.noise_gain)
+    assert moved_apart() > 0.1
+    layer.eval()
+    assert moved_apart() < 1e-5
 
 
 def test_samples_do_not_touch_each_other() -> None:
