@@ -126,6 +126,15 @@ def test_motion_in_speech_and_beside_it_does_not_count() -> None:
         assert got == pytest.approx(CHEWING_SPEED * moving / steps, abs=1e-12)
 
 
+def test_the_ends_of_a_clip_need_no_guard() -> None:
+    track = still(21)
+    track[:2], track[-2:] = chewing(2), chewing(2)
+    everywhere = torch.ones(21, dtype=torch.bool)
+    # One step at each end moves, and so does the one into the still part from the left.
+    got = silence_motion(track, everywhere).item()
+    assert got == pytest.approx(CHEWING_SPEED * 3 / 20)
+
+
 def test_steps_next_to_invalid_frames_do_not_count() -> None:
     track, silent = still(20), torch.ones(20, dtype=torch.bool)
     track[9] = torch.nan
