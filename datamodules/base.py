@@ -55,6 +55,7 @@ class TalkheadDataModule(LightningDataModule):
         epoch_items: Training samples in an epoch over all processes; None: about as many as cover
             the data once.
         val_items: At most so many validation samples, evenly spaced over the split; None: all.
+        test_items: The same for test; measures on whole clips see all of them.
         eval_length: Frames of a run in validation, test and predict for stages that need
             sequences; None: the stage's own length.
         feature_batch_size: Frames in one encoder call while features are cached.
@@ -74,6 +75,7 @@ class TalkheadDataModule(LightningDataModule):
         seed: int | None = None,
         epoch_items: int | None = None,
         val_items: int | None = None,
+        test_items: int | None = None,
         eval_length: int | None = None,
         feature_batch_size: int = 64,
         feature_device: str = "auto",
@@ -88,7 +90,7 @@ class TalkheadDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.seed = base_seed() if seed is None else seed
         self.epoch_items = epoch_items
-        self.val_items = val_items
+        self.val_items, self.test_items = val_items, test_items
         self.eval_length = eval_length
         self.feature_batch_size = feature_batch_size
         self.feature_device = feature_device
@@ -224,7 +226,8 @@ class TalkheadDataModule(LightningDataModule):
         """The dataset of one split for one need."""
         rows = self._rows(split)
         train = split == "train"
-        items = {"train": self.epoch_items, "val": self.val_items}.get(split)
+        limits = {"train": self.epoch_items, "val": self.val_items, "test": self.test_items}
+        items = limits.get(split)
         if isinstance(needs, FramePairs):
             return FramePairDataset(
                 self.prepared, rows, needs, seed=self.seed, resample=train, items=items

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from datamodules.base import TalkheadDataModule
 from datamodules.hdtf import HDTFDataModule
+from datamodules.sampling import spread
 from datamodules.synthetic import SyntheticDataModule
 from talkhead.batch import (
     FeatureSource,
@@ -155,6 +156,18 @@ def test_batches_without_a_trainer(own_set: Path) -> None:
     module.attach(Windows(4, 16))
     module.setup("test")
     assert isinstance(next(iter(module.test_dataloader())), WindowBatch)
+
+
+def test_fewer_test_samples_are_spread_over_the_split(own_set: Path) -> None:
+    def clips(items: int | None) -> list[str]:
+        module = TalkheadDataModule(str(own_set), batch_size=1, test_items=items)
+        module.attach(Windows(4, 16))
+        module.setup("test")
+        return [name for batch in module.test_dataloader() for name in batch.clip]
+
+    everything, some = clips(None), clips(3)
+    assert len(some) == 3 < len(everything)
+    assert some == [everything[i] for i in spread(len(everything), 3)]
 
 
 def test_workers_give_the_same_batches(own_set: Path) -> None:
