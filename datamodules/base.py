@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.datasets import (
     FramePairDataset,
     SequenceDataset,
+    SyncWindowDataset,
     WindowDataset,
     collate,
     keep,
@@ -21,7 +22,7 @@ from datamodules.datasets import (
 from datamodules.features import FeatureStore, ensure_features
 from datamodules.sampling import EpochBatches, EpochLoader, training_position
 from datamodules.shards import ClipRow, MotionStats, PreparedSet
-from talkhead.batch import FeatureSource, FramePairs, Needs, Sequences, Windows
+from talkhead.batch import FeatureSource, FramePairs, Needs, Sequences, SyncWindows, Windows
 from talkhead.errors import ConfigError, DataError
 from talkhead.seeds import base_seed
 
@@ -234,6 +235,10 @@ class TalkheadDataModule(LightningDataModule):
             )
         if isinstance(needs, Windows):
             return WindowDataset(
+                self.prepared, rows, needs, seed=self.seed, resample=train, items=items
+            )
+        if isinstance(needs, SyncWindows):
+            return SyncWindowDataset(
                 self.prepared, rows, needs, seed=self.seed, resample=train, items=items
             )
         if not train and self.eval_length is not None:

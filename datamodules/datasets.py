@@ -21,20 +21,23 @@ from torch.utils.data import Dataset
 from datamodules.features import FeatureStore
 from datamodules.sampling import item_below, item_rng, spread
 from datamodules.shards import ClipRow, PreparedSet
+from talkhead.audio.mfcc import mfcc_window_count, mfcc_windows
 from talkhead.batch import (
     FrameBatch,
     FramePairs,
     SequenceBatch,
     Sequences,
+    SyncBatch,
+    SyncWindows,
     WindowBatch,
     Windows,
 )
 from talkhead.errors import DataError
-from talkhead.specs import FPS
+from talkhead.specs import FPS, AudioSpec
 
 log = logging.getLogger(__name__)
 
-B = TypeVar("B", FrameBatch, WindowBatch)
+B = TypeVar("B", FrameBatch, WindowBatch, SyncBatch)
 S = TypeVar("S")
 EVAL_SEED = 0
 """Evaluation samples are the same whatever the seed of the run."""
@@ -263,6 +266,48 @@ class WindowDataset(_SampledDataset[WindowBatch]):
             frame_index=torch.tensor([frame for _, frame in at]),
             identity=read_frames(self.prepared, identity, need.size),
             landmarks=torch.from_numpy(np.concatenate(landmarks)),
+            clip=[row.id],
+        )
+
+
+class SyncWindowDataset(_SampledDataset[SyncBatch]):
+    """``count`` runs of five consecutive frames of one clip, each with the sound that starts with it.
+
+    Starts lie at least ``min_gap_frames`` apart; overlapping runs are allowed. Clips too short for that
+    are left out, with a count in the log: sound of another clip would be told apart by more than lips.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedSet,
+        rows: Sequence[ClipRow],
+        need: SyncWindows,
+        *,
+        seed: int = 0,
+        resample: bool = True,
+        items: int | None = None,
+    ) -> None:
+        """One sample for each ``count`` frames of video unless ``items`` says otherwise."""
+        self.run = AudioSpec().window_frames
+        span = (need.count - 1) * max(need.min_gap_frames, 1) + 1
+        # Each clip counts as a video of its own.
+        alone = [dataclasses.replace(row, video=row.id) for row in rows]
+        super().__init__(prepared, alone, seed, resample, items, need.count, span + self.run)
+        self.need = need
+
+    def __getitem__(self, item: int) -> SyncBatch:
+        """One sample: frames ``(N, 5, 3, H, W)``, cepstra ``(N, 1, 13, 20)`` and their first frames."""
+        row, rng = self._draw(item)
+        need, count = self.need, mfcc_window_count(row.frames)
+        starts = draw_apart(rng, count, need.count, need.min_gap_frames)
+        runs = starts[:, None] + np.arange(self.run)
+        shown, where = np.unique(runs, return_inverse=True)  # overlapping runs share pictures
+        pictures = self.prepared.frames(row, shown, need.size)
+        first = torch.from_numpy(starts)
+        return SyncBatch(
+            frames=pictures[torch.from_numpy(where.reshape(runs.shape))],
+            mfcc=mfcc_windows(self.prepared.mfcc(row), first),
+            frame_index=first,
             clip=[row.id],
         )
 

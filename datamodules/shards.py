@@ -37,6 +37,7 @@ from datamodules.shard_index import (
     write_prepared,
 )
 from datamodules.shard_io import ROWS_PER_FRAME, Shard, ShardWriter, shard_folder
+from talkhead.audio.mfcc import FULL_SCALE, mfcc
 from talkhead.errors import DataError, SpecError
 from talkhead.specs import AudioSpec, window_start_step
 
@@ -204,6 +205,10 @@ class PreparedSet:
     def audio(self, clip: str | ClipRow) -> NDArray[np.int16]:
         """Samples ``(640T,)`` at 16 kHz."""
         return np.array(self._part("audio", clip))
+
+    def mfcc(self, clip: str | ClipRow) -> Tensor:
+        """Cepstral coefficients of a clip for SyncNet, ``(4T - 1, 13)`` float32."""
+        return mfcc(torch.from_numpy(self.audio(clip)).float() / FULL_SCALE)
 
     def motion_stats(self) -> MotionStats:
         """Mean and deviation of the descriptors over the training split.

@@ -43,7 +43,16 @@ class Sequences:
     stride: int | None = None
 
 
-Needs = FramePairs | Windows | Sequences
+@dataclass(frozen=True)
+class SyncWindows:
+    """Need: ``count`` runs of five frames of one clip, each with its own 0.2 s of sound (SyncNet)."""
+
+    count: int = 32
+    size: int = 224
+    min_gap_frames: int = 0
+
+
+Needs = FramePairs | Windows | Sequences | SyncWindows
 
 
 @dataclass
@@ -101,6 +110,22 @@ class WindowBatch:
     frame_index: Tensor
     identity: Tensor
     landmarks: Tensor
+    clip: list[str] = field(default_factory=list)
+
+
+@dataclass
+class SyncBatch:
+    """Answer to :class:`SyncWindows`.
+
+    ``frames``: ``(B, N, 5, 3, H, W)`` uint8, runs of consecutive frames. ``mfcc``: ``(B, N, 1, 13, 20)``
+    float32, the sound that starts with each run (:func:`talkhead.audio.mfcc.mfcc_windows`).
+    ``frame_index``: ``(B, N)`` int64, first frame of each run within the clip. Row ``b`` holds one clip
+    only.
+    """
+
+    frames: Tensor
+    mfcc: Tensor
+    frame_index: Tensor
     clip: list[str] = field(default_factory=list)
 
 

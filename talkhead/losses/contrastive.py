@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,8 @@ class InfoNCE(nn.Module):
     Source: paper 1 eq. 2. Deviates: the scale is learned as in CLIP (start ``1 / 0.07``, at most
         100), since the bare cosine of the paper cannot fall below ``ln(1 + (N - 1) e^-2)``, 3.69
         against a chance of 5.66 at ``N = 288`` (reference-facts 2.3); ``learn_temperature=False``
-        is the paper.
+        is the paper. ``similarity="distance"`` puts the negative Euclidean distance in the place of the
+        cosine, for embeddings that are compared by distance later (SyncNet).
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class InfoNCE(nn.Module):
         learn_temperature: bool = True,
         initial_temperature: float = 0.07,
         max_scale: float = 100.0,
+        similarity: Literal["cosine", "distance"] = "cosine",
     ) -> None:
         """Set up the scale.
 
@@ -38,8 +40,10 @@ class InfoNCE(nn.Module):
             learn_temperature: Learn the logit scale; False is the bare cosine (scale 1).
             initial_temperature: Inverse of the first scale.
             max_scale: Largest scale.
+            similarity: See the class.
         """
         super().__init__()
+        self.similarity = similarity
         self.max_log_scale = math.log(max_scale)
         self.log_scale = (
             nn.Parameter(torch.tensor(-math.log(initial_temperature)))
@@ -81,8 +85,11 @@ class InfoNCE(nn.Module):
             # gradient.
             with torch.no_grad():
                 self.log_scale.clamp_(max=self.max_log_scale)
-        cosine = _unit(audio) @ _unit(visual).transpose(1, 2)
-        logits = self.scale.to(cosine) * cosine
+        if self.similarity == "cosine":
+            alike = _unit(audio) @ _unit(visual).transpose(1, 2)
+        else:
+            alike = -_distances(audio, visual)
+        logits = self.scale.to(alike) * alike
         if min_gap > 0:
             logits = logits.masked_fill(_near(frame_index, audio, min_gap), float("-inf"))
         return (_matching(logits) + _matching(logits.transpose(1, 2))) / 2
@@ -112,6 +119,52 @@ def inverse_distance_loss(first: Tensor, second: Tensor, eps: float = 1e-6) -> T
     return _matching(_inverse_distance(a.detach(), v, eps)) + _matching(
         _inverse_distance(v.detach(), a, eps)
     )
+
+
+def margin_loss(
+    audio: Tensor,
+    visual: Tensor,
+    frame_index: Tensor | None = None,
+    *,
+    margin: float = 1.0,
+    min_gap: int = 0,
+) -> Tensor:
+    r"""SyncNet's contrastive loss: true pairs together, others at least ``margin`` apart.
+
+    With Euclidean distances ``d_ij`` of window ``i``'s sound and window ``j``'s pictures,
+    ``L = 1/2 [mean_i d_ii^2 + mean_{i != j} max(margin - d_ij, 0)^2]``.
+
+    Args:
+        audio: ``(B, N, D)``; row ``b`` is one video.
+        visual: ``(B, N, D)``, the same windows.
+        frame_index: Frame numbers ``(B, N)``, needed with ``min_gap``.
+        margin: Distance at which a false pair stops to count.
+        min_gap: Other windows closer than this many frames are no negatives; 0 keeps all.
+
+    Returns:
+        Scalar; 0 for true pairs that coincide and false ones beyond the margin.
+
+    Raises:
+        ShapeError: Shapes differ, ``frame_index`` is missing or has another shape, or no negative is
+            left.
+
+    Source: Chung & Zisserman (2016) eq. 1; deviates: every other window of the video is a negative,
+        not one shifted at random, and the means of both kinds count alike.
+    """
+    _check_pairs(audio, visual)
+    distances = _distances(audio, visual)
+    true = torch.eye(audio.shape[1], dtype=torch.bool, device=distances.device)
+    false = ~true.expand_as(distances)
+    if min_gap > 0:
+        false = false & ~_near(frame_index, audio, min_gap)
+    if not bool(false.any()):
+        raise ShapeError(
+            f"expected windows at least {max(min_gap, 1)} frames apart as negatives, got none among "
+            f"{tuple(audio.shape)}; draw more windows of each video or lower min_gap."
+        )
+    together = distances.diagonal(dim1=1, dim2=2).square().mean()
+    apart = (margin - distances[false]).clamp_min(0.0).square().mean()
+    return (together + apart) / 2
 
 
 def gather_with_grad(features: Tensor) -> Tensor:
@@ -152,6 +205,12 @@ class _Gather(torch.autograd.Function):
 def _unit(features: Tensor) -> Tensor:
     """Unit vectors, in at least float32: a scale of 100 leaves bfloat16 no digits."""
     return F.normalize(features.to(torch.promote_types(features.dtype, torch.float32)), dim=-1)
+
+
+def _distances(audio: Tensor, visual: Tensor) -> Tensor:
+    """Euclidean distances ``(B, N, N)`` in at least float32, by differences: products lose digits."""
+    wide = torch.promote_types(audio.dtype, torch.float32)
+    return torch.cdist(audio.to(wide), visual.to(wide), compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _matching(logits: Tensor) -> Tensor:

@@ -95,11 +95,15 @@ class OffsetAccuracy(Metric):
             zero = torch.zeros((), dtype=torch.float64)
             self.add_state(name, zero, dist_reduce_fx="sum")
 
+    def estimate(self, audio: Tensor, visual: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Estimated offsets ``(B,)``, positive when the sound comes late."""
+        return estimate_offset(offset_scores(audio, visual, valid, max_shift=self.max_shift))[0]
+
     def update(
         self, audio: Tensor, visual: Tensor, true_offset: Tensor, valid: Tensor | None = None
     ) -> None:
         """Add clips ``(B, T, D)`` whose sound comes ``true_offset`` ``(B,)`` frames late."""
-        found, _ = estimate_offset(offset_scores(audio, visual, valid, max_shift=self.max_shift))
+        found = self.estimate(audio, visual, valid)
         error = (found - true_offset.to(found)).abs()
         self.hits += (error <= self.tolerance).sum()
         self.absolute += error.sum()

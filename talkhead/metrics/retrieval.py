@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,8 +14,10 @@ from talkhead.errors import ShapeError
 _TIE = 1e-9
 
 
-def window_retrieval(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
-    """Top-1 accuracy in both directions by cosine similarity.
+def window_retrieval(
+    audio: Tensor, visual: Tensor, *, similarity: Literal["cosine", "distance"] = "cosine"
+) -> tuple[Tensor, Tensor]:
+    """Top-1 accuracy in both directions, by cosine similarity or by Euclidean distance.
 
     Several equally similar candidates share the credit, so constant embeddings score exactly
     chance, ``1 / N``.
@@ -21,6 +25,7 @@ def window_retrieval(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         audio: ``(N, D)`` or ``(B, N, D)``, window ``n`` of video ``b``.
         visual: Same shape, same windows.
+        similarity: What makes two embeddings alike: a large cosine or a small distance.
 
     Returns:
         Audio-to-visual and visual-to-audio accuracy, each float64 ``(B,)``.
@@ -33,10 +38,13 @@ def window_retrieval(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
             f"expected audio and visual embeddings (B, N, D) with N >= 2, got {tuple(audio.shape)} "
             f"and {tuple(visual.shape)}; take the same windows on both sides."
         )
-    a = F.normalize(audio.reshape(-1, *audio.shape[-2:]).to(torch.float64), dim=-1)
-    v = F.normalize(visual.reshape(-1, *visual.shape[-2:]).to(torch.float64), dim=-1)
-    similarity = a @ v.mT
-    return _top1(similarity), _top1(similarity.mT)
+    a = audio.reshape(-1, *audio.shape[-2:]).to(torch.float64)
+    v = visual.reshape(-1, *visual.shape[-2:]).to(torch.float64)
+    if similarity == "cosine":
+        alike = F.normalize(a, dim=-1) @ F.normalize(v, dim=-1).mT
+    else:
+        alike = -torch.cdist(a, v, compute_mode="donot_use_mm_for_euclid_dist")
+    return _top1(alike), _top1(alike.mT)
 
 
 def _top1(similarity: Tensor) -> Tensor:

@@ -25,7 +25,9 @@ class _SumOverRanks(torch.autograd.Function):
         return total
 
 
-def _batch_norm_over_ranks(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor) -> Tensor:
+def _batch_norm_over_ranks(
+    norm: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, x: Tensor
+) -> Tensor:
     axes = [d for d in range(x.ndim) if d != 1]
     values = x.to(torch.promote_types(x.dtype, torch.float32))  # half precision loses the sums
     count = values.new_tensor([float(x.numel() // x.shape[1])])
@@ -65,6 +67,14 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         return _batch_norm_over_ranks(self, x) if _across_ranks(self) else super().forward(x)
 
 
+class SharedBatchNorm3d(nn.BatchNorm3d):
+    """:class:`torch.nn.BatchNorm3d` with statistics over all ranks while training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``(n, C, T, H, W)``."""
+        return _batch_norm_over_ranks(self, x) if _across_ranks(self) else super().forward(x)
+
+
 def share_batch_norm(module: nn.Module) -> None:
     """Turn every batch norm of a module into its shared kind, in place; weights and names stay.
 
@@ -76,6 +86,8 @@ def share_batch_norm(module: nn.Module) -> None:
             part.__class__ = SharedBatchNorm1d
         elif type(part) is nn.BatchNorm2d:
             part.__class__ = SharedBatchNorm2d
+        elif type(part) is nn.BatchNorm3d:
+            part.__class__ = SharedBatchNorm3d
 
 
 def _across_ranks(norm: nn.Module) -> bool:

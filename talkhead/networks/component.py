@@ -127,16 +127,19 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def _runs_channels_last(module: nn.Module) -> bool:
-    """False for the one convolution that corrupts memory in this layout.
+    """False for convolutions over time, which have another layout, and for one that corrupts memory.
 
     Torch 2.11 on a CPU, backward of a 1 x 1 convolution with a stride and fewer than 8 input channels.
     Only networks far below any useful size have it.
     """
     return not any(
-        isinstance(part, nn.Conv2d)
-        and part.kernel_size == (1, 1)
-        and part.stride != (1, 1)
-        and part.in_channels // part.groups < 8
+        isinstance(part, nn.Conv3d)
+        or (
+            isinstance(part, nn.Conv2d)
+            and part.kernel_size == (1, 1)
+            and part.stride != (1, 1)
+            and part.in_channels // part.groups < 8
+        )
         for part in module.modules()
     )
 

@@ -1,0 +1,245 @@
+"""Stage 50: SyncNet, the judge of how well lips and sound agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from talkhead.audio.mfcc import mfcc_window_count, mfcc_windows
+from talkhead.batch import SyncBatch, SyncWindows, to_float
+from talkhead.losses.contrastive import InfoNCE, margin_loss
+from talkhead.metrics.offset import MAX_SHIFT_FRAMES
+from talkhead.metrics.retrieval import window_retrieval
+from talkhead.metrics.sync_scores import SyncOffsetAccuracy, SyncScore, sync_scores
+from talkhead.networks.syncnet import WINDOW_FRAMES, SyncNet
+from talkhead.stages.adversarial import trainable
+from talkhead.stages.base import Stage, build
+from talkhead.stages.whole_clips import CHUNK
+
+MAX_TESTED_SHIFT = 10
+MIN_WINDOWS = MAX_TESTED_SHIFT + MAX_SHIFT_FRAMES
+"""Windows a clip must have: after the largest tested shift, half the candidate shifts still overlap."""
+
+
+class ClipReader(Protocol):
+    """What is asked of a prepared set (``datamodules.shards.PreparedSet``)."""
+
+    def rows(self, split: str | None = None) -> list[Any]:
+        """Clips of one split, or all."""
+        ...
+
+    def frames(self, clip: Any, indices: Sequence[int], size: int | None = None) -> Tensor:
+        """Pictures ``(n, 3, H, W)`` uint8."""
+        ...
+
+    def mfcc(self, clip: Any) -> Tensor:
+        """Cepstral coefficients ``(4T - 1, 13)``."""
+        ...
+
+
+class SyncNetStage(Stage):
+    """Pull five frames towards their own 0.2 s of sound, away from other moments of the same clip.
+
+    The negatives share speaker and voice, so only timing tells them apart. Training is optional: with
+    ``syncnet: {weights_path: syncnet_v2.model}``, ``talkhead test`` scores a data set by the published
+    network. Validation and test score whole real clips; the name of the network is part of the name of
+    every score, ``[syncnet_v2]`` for the published weights and ``[syncnet]`` for ours.
+
+    Source: Chung & Zisserman (2016); reference-facts 8.1. Its training code is not public. Deviates:
+    InfoNCE over the windows of a clip by default, because the margin loss often does not leave its first
+    plateau (reference-facts 9, item 2); ``loss: margin`` is the paper.
+    """
+
+    exports = ("syncnet",)
+    monitor = "val/retrieval_top1"
+    mode = "max"
+    default_weights = {"contrastive": 1.0}
+
+    def __init__(
+        self,
+        image_size: int = 224,
+        windows: int = 32,
+        min_gap_frames: int = 0,
+        loss: Literal["info_nce", "margin"] = "info_nce",
+        margin: float = 10.0,
+        temperature: bool = True,
+        syncnet: dict[str, Any] | None = None,
+        validation_clips: int = 8,
+        weights: dict[str, float] | None = None,
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        lr_decay: float = 0.5,
+        lr_decay_batches: int = 50_000,
+    ) -> None:
+        """Configure the stage.
+
+        Args:
+            image_size: Side of the crops in pixels.
+            windows: Windows ``N`` drawn from each clip; they are each other's negatives.
+            min_gap_frames: Least distance of two windows; nearer ones share up to four of five frames.
+            loss: ``info_nce`` on negative distances, or the published ``margin`` loss.
+            margin: Distance beyond which the margin loss leaves false pairs alone. The paper names none;
+                10 is near the distance of false pairs under the published weights.
+            temperature: Learn the scale of the distances (InfoNCE).
+            syncnet: Options of :class:`SyncNet`; its ``image_size`` is this stage's.
+            validation_clips: Whole clips scored in each validation.
+            weights: Loss weights by term.
+            lr: Learning rate (Adam).
+            weight_decay: Decoupled weight decay.
+            lr_decay: Factor applied every ``lr_decay_batches`` batches.
+            lr_decay_batches: See ``lr_decay``.
+        """
+        super().__init__(weights, image_size)
+        self.save_hyperparameters()
+        self.windows = windows
+        self.min_gap_frames = min_gap_frames
+        self.loss_kind, self.margin = loss, margin
+        self.validation_clips = validation_clips
+        self.lr, self.weight_decay = lr, weight_decay
+        self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
+        self.syncnet = build(SyncNet, {**(syncnet or {}), "image_size": image_size}, "syncnet")
+        self.info_nce = InfoNCE(
+            learn_temperature=temperature and loss == "info_nce",
+            initial_temperature=1.0,
+            similarity="distance",
+        )
+
+    def needs(self) -> SyncWindows:
+        """Windows of one clip in each row."""
+        return SyncWindows(self.windows, self.video_spec.size, self.min_gap_frames)
+
+    def embed(self, batch: SyncBatch) -> tuple[Tensor, Tensor]:
+        """Visual and audio embeddings of a batch, each ``(B, N, D)``."""
+        rows, count = batch.frames.shape[:2]
+        visual, audio = self.syncnet(to_float(batch.frames.flatten(0, 1)), batch.mfcc.flatten(0, 1))
+        return visual.unflatten(0, (rows, count)), audio.unflatten(0, (rows, count))
+
+    def losses(self, batch: SyncBatch) -> dict[str, Tensor]:
+        """The contrastive term."""
+        return self._contrast(*self.embed(batch), batch.frame_index)
+
+    def on_train_start(self) -> None:
+        """Published weights are no longer the published ones."""
+        self.syncnet.note_training()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the network's spec in the place of its options, so that no file of weights is needed again."""
+        super().on_save_checkpoint(checkpoint)
+        if "syncnet" in checkpoint.get("hyper_parameters", {}):
+            checkpoint["hyper_parameters"]["syncnet"] = dict(self.syncnet.spec)
+
+    def training_step(self, batch: SyncBatch, batch_idx: int) -> Tensor:
+        """The weighted loss of one batch."""
+        return self.weighted(self.losses(batch), "train", len(batch.frames))
+
+    def validation_step(self, batch: SyncBatch, batch_idx: int) -> None:
+        """Loss and retrieval accuracy among the windows of one clip."""
+        self._evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Score some whole validation clips, if the data has any."""
+        self._score_clips("val", self.validation_clips)
+
+    def test_step(self, batch: SyncBatch, batch_idx: int) -> None:
+        """As validation, on the test split."""
+        self._evaluate(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        """Score every whole test clip, if the data has any."""
+        self.per_clip_results = self._score_clips("test", None)
+
+    def predict_step(self, batch: SyncBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Visual and audio embeddings, each ``(B, N, D)``."""
+        return self.embed(batch)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam with step decay (by batches)."""
+        optimizer = torch.optim.AdamW(
+            list(trainable([self.syncnet, self.info_nce])),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_decay_batches, self.lr_decay)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    @torch.no_grad()
+    def encode(self, prepared: ClipReader, row: Any) -> tuple[Tensor, Tensor]:
+        """Visual and audio embeddings of a whole clip, each ``(T - 5, D)`` on the CPU."""
+        cepstra = prepared.mfcc(row)
+        count = mfcc_window_count(row.frames, self.audio_spec)
+        seen, heard = [], []
+        for start in range(0, count, CHUNK):
+            at = range(start, min(start + CHUNK, count) + WINDOW_FRAMES - 1)
+            pictures = prepared.frames(row, at, self.video_spec.size)[None].to(self.device)
+            sound = mfcc_windows(cepstra, torch.arange(start, min(start + CHUNK, count)))
+            seen.append(self.syncnet.visual(to_float(pictures))[0].cpu())
+            heard.append(self.syncnet.audio(sound.to(self.device)).cpu())
+        return torch.cat(seen), torch.cat(heard)
+
+    def _contrast(self, visual: Tensor, audio: Tensor, frame_index: Tensor) -> dict[str, Tensor]:
+        if self.loss_kind == "info_nce":
+            loss: Tensor = self.info_nce(audio, visual, frame_index, min_gap=self.min_gap_frames)
+        else:
+            loss = margin_loss(
+                audio, visual, frame_index, margin=self.margin, min_gap=self.min_gap_frames
+            )
+        return {"contrastive": loss}
+
+    def _evaluate(self, batch: SyncBatch, prefix: str) -> None:
+        visual, audio = self.embed(batch)
+        self.weighted(self._contrast(visual, audio, batch.frame_index), prefix, len(visual))
+        to_visual, to_audio = window_retrieval(audio, visual, similarity="distance")
+        scores = {
+            f"{prefix}/retrieval_top1": ((to_visual + to_audio) / 2).mean().float(),
+            f"{prefix}/retrieval_chance": torch.tensor(1.0 / audio.shape[1]),
+        }
+        self.log_dict(scores, batch_size=len(audio), sync_dist=True)
+
+    def _score_clips(self, split: str, limit: int | None) -> list[dict[str, Any]]:
+        """Sync scores of real clips and how often known shifts of -10…10 frames are recovered."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(data, "prepared"):
+            return []
+        rows = [
+            row
+            for row in data.prepared.rows(split)
+            if mfcc_window_count(row.frames, self.audio_spec) >= MIN_WINDOWS
+        ]
+        if not rows or limit == 0:
+            return []
+        rows = rows[:: math.ceil(len(rows) / (limit or len(rows)))]
+        judged, accuracy = SyncScore(), SyncOffsetAccuracy(tolerance=1)
+        found = []
+        for row in rows[self.global_rank :: self.trainer.world_size]:
+            visual, audio = self.encode(data.prepared, row)
+            judged.update(visual[None], audio[None], [row.id])
+            score = sync_scores(visual, audio)
+            found.append({
+                "clip": row.id, "offset": int(score.offset), "lse_d": float(score.lse_d),
+                "lse_c": float(score.lse_c),
+            })  # fmt: skip
+            for shift in range(-MAX_TESTED_SHIFT, MAX_TESTED_SHIFT + 1):
+                late, seen = _delayed(audio, visual, shift)
+                accuracy.update(late[None], seen[None], torch.tensor([shift]))
+        shifts = accuracy.to(self.device).compute()
+        scores = judged.to(self.device).compute()
+        names = {"lse_c": "confidence", "lse_d": "distance", "absolute_offset": "offset"}
+        logged = {f"gt/sync_{new}[{self.syncnet.judge}]": scores[old] for old, new in names.items()}
+        logged |= {f"offset_{name}": value for name, value in shifts.items()}
+        self.log_dict({f"{split}/{name}": value.float() for name, value in logged.items()})
+        return found
+
+
+def _delayed(audio: Tensor, visual: Tensor, shift: int) -> tuple[Tensor, Tensor]:
+    """Sound delayed by ``shift`` windows and the pictures it then meets, both ``(T - |shift|, D)``."""
+    length = len(audio) - abs(shift)
+    late, seen = max(-shift, 0), max(shift, 0)
+    return audio[late : late + length], visual[seen : seen + length]
