@@ -15,6 +15,8 @@ from talkhead.specs import AudioSpec
 SYNCNET_V2_SHA256 = "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442"
 """Digest of ``syncnet_v2.model`` as its authors publish it (54 573 114 bytes)."""
 
+PUBLISHED = "published"
+
 WINDOW_FRAMES = AudioSpec().window_frames
 WINDOW_STEPS = AudioSpec().window_steps
 AUDIO_WIDTHS = (64, 192, 384, 256, 256, 512)
@@ -54,7 +56,7 @@ class SyncNet(Component):
         lip_widths: list[int] | None = None,
         audio_widths: list[int] | None = None,
         weights_path: str | None = None,
-        weights_sha256: str | None = SYNCNET_V2_SHA256,
+        weights_sha256: str | None = PUBLISHED,
         provenance: str = RANDOM,
     ) -> None:
         """Build the network.
@@ -67,7 +69,7 @@ class SyncNet(Component):
             lip_widths: Channels of the six lip layers.
             audio_widths: Channels of the six sound layers.
             weights_path: The published ``syncnet_v2.model``, or None.
-            weights_sha256: Digest the file must have, by default the published one; None takes any.
+            weights_sha256: Digest the file must have, by default :data:`SYNCNET_V2_SHA256`; None takes any.
             provenance: Where the first weights came from; set by the loader and kept in the spec.
 
         Raises:
@@ -85,14 +87,10 @@ class SyncNet(Component):
         self.netfcaud = _head(sound[-1], hidden, dim)
         self.netfclip = _head(lips[-1], hidden, dim)
         self.netcnnlip = _lip_layers(lips, stem_stride, _area_left(image_size, stem_stride))
-        # Without a file the default digest is no wish of the user's.
-        idle = weights_path is None and weights_sha256 == SYNCNET_V2_SHA256
-        loaded = load_pretrained(
-            self,
-            weights_path,
-            None if idle else weights_sha256,
-            "SyncNet (syncnet_v2.model)",
-        )
+        digest = weights_sha256
+        if weights_sha256 == PUBLISHED:
+            digest = None if weights_path is None else SYNCNET_V2_SHA256
+        loaded = load_pretrained(self, weights_path, digest, "SyncNet (syncnet_v2.model)")
         self.provenance = provenance if weights_path is None else loaded
         self.amend_spec(provenance=self.provenance)
 

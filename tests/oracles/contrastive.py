@@ -44,3 +44,38 @@ def inverse_distance(query: Tensor, keys: Tensor) -> float:
             total += math.log(sum(math.exp(x) for x in logits)) - logits[i]
             count += 1
     return total / count
+
+
+def _euclidean(a: Tensor, b: Tensor) -> float:
+    return math.sqrt(sum((float(x) - float(y)) ** 2 for x, y in zip(a, b, strict=True)))
+
+
+def distance_info_nce(audio: Tensor, visual: Tensor, frames: Tensor, min_gap: int) -> float:
+    """Symmetric InfoNCE whose logits are negative Euclidean distances."""
+    total, count = 0.0, 0
+    for one, other in ((audio, visual), (visual, audio)):
+        for query, keys, f in zip(one, other, frames, strict=True):
+            for i in range(len(query)):
+                mass = 0.0
+                for j in range(len(keys)):
+                    if i == j or abs(int(f[i]) - int(f[j])) >= min_gap:
+                        mass += math.exp(-_euclidean(query[i], keys[j]))
+                total += math.log(mass) + _euclidean(query[i], keys[i])
+                count += 1
+    return total / count
+
+
+def margin_contrast(
+    audio: Tensor, visual: Tensor, frames: Tensor, margin: float, min_gap: int
+) -> float:
+    """Half the mean squared distance of true pairs plus half the mean squared shortfall of false ones."""
+    together, apart = [], []
+    for a, v, f in zip(audio, visual, frames, strict=True):
+        for i in range(len(a)):
+            for j in range(len(v)):
+                d = _euclidean(a[i], v[j])
+                if i == j:
+                    together.append(d * d)
+                elif abs(int(f[i]) - int(f[j])) >= min_gap:
+                    apart.append(max(margin - d, 0.0) ** 2)
+    return (sum(together) / len(together) + sum(apart) / len(apart)) / 2

@@ -6,8 +6,18 @@ import pytest
 import torch
 
 from talkhead.errors import ShapeError
-from talkhead.losses.contrastive import InfoNCE, gather_with_grad, inverse_distance_loss
-from tests.oracles.contrastive import inverse_distance, symmetric_info_nce
+from talkhead.losses.contrastive import (
+    InfoNCE,
+    gather_with_grad,
+    inverse_distance_loss,
+    margin_loss,
+)
+from tests.oracles.contrastive import (
+    distance_info_nce,
+    inverse_distance,
+    margin_contrast,
+    symmetric_info_nce,
+)
 
 
 def _features(
@@ -141,3 +151,64 @@ def test_errors() -> None:
 def test_gather_without_ranks_is_the_identity() -> None:
     rows = torch.randn(3, 2)
     assert gather_with_grad(rows) is rows
+
+
+def test_info_nce_by_distance_by_hand() -> None:
+    # Distances 0 on the diagonal, 2 off it: -log(1 / (1 + e^-2)) in every row and column.
+    pairs = torch.tensor([[[0.0], [2.0]]])
+    loss = InfoNCE(learn_temperature=False, similarity="distance")
+    assert loss(pairs, pairs).item() == pytest.approx(math.log(1 + math.exp(-2)))
+    scaled = InfoNCE(initial_temperature=0.5, similarity="distance")
+    assert scaled(pairs, pairs).item() == pytest.approx(math.log(1 + math.exp(-4)), rel=1e-5)
+
+
+@pytest.mark.parametrize("min_gap", [0, 3])
+def test_info_nce_by_distance_matches_the_slow_loop(min_gap: int) -> None:
+    audio, visual = _features()
+    frames = torch.tensor([[0, 1, 2, 9, 20], [4, 4, 7, 30, 2]])
+    loss = InfoNCE(learn_temperature=False, similarity="distance")
+    slow = distance_info_nce(audio, visual, frames, min_gap)
+    assert loss(audio, visual, frames, min_gap=min_gap).item() == pytest.approx(slow)
+    # Unlike the cosine, a distance grows with the features but not with a common shift of them.
+    assert torch.allclose(loss(audio + 3, visual + 3), loss(audio, visual))
+    assert not torch.allclose(loss(2 * audio, 2 * visual), loss(audio, visual))
+
+
+def test_margin_by_hand() -> None:
+    audio, visual = torch.tensor([[[0.0], [4.0]]]), torch.tensor([[[1.0], [4.0]]])
+    # True pairs 1 and 0 apart, false ones 4 and 3: (1 + 0) / 2 and, at margin 5, (1 + 4) / 2.
+    assert margin_loss(audio, visual, margin=5.0).item() == pytest.approx((0.5 + 2.5) / 2)
+    assert margin_loss(audio, visual, margin=3.0).item() == pytest.approx(0.25)
+    assert margin_loss(audio, audio, margin=4.0).item() == 0.0
+
+
+@pytest.mark.parametrize("min_gap", [0, 3])
+def test_margin_matches_the_slow_loop(min_gap: int) -> None:
+    audio, visual = _features()
+    frames = torch.tensor([[0, 1, 2, 9, 20], [4, 4, 7, 30, 2]])
+    found = margin_loss(audio, visual, frames, margin=4.0, min_gap=min_gap).item()
+    assert found == pytest.approx(margin_contrast(audio, visual, frames, 4.0, min_gap))
+
+
+def test_distance_losses_have_right_gradients_and_stay_finite_for_equal_features() -> None:
+    audio, visual = (x.requires_grad_() for x in _features())
+    info_nce = InfoNCE(learn_temperature=False, similarity="distance")
+    assert torch.autograd.gradcheck(info_nce, (audio, visual))
+    assert torch.autograd.gradcheck(lambda a, v: margin_loss(a, v, margin=3.0), (audio, visual))
+    equal = torch.ones(1, 4, 3, requires_grad=True)
+    for loss in (info_nce(equal, equal), margin_loss(equal, equal)):
+        (gradient,) = torch.autograd.grad(loss, equal)
+        assert bool(torch.isfinite(gradient).all())
+    half = [x.detach().bfloat16() for x in (audio, visual)]
+    assert bool(torch.isfinite(info_nce(*half)))
+    assert bool(torch.isfinite(margin_loss(*half)))
+
+
+def test_margin_needs_negatives_and_frame_numbers() -> None:
+    audio, visual = _features()
+    with pytest.raises(ShapeError, match="at least 9 frames apart as negatives, got none"):
+        margin_loss(audio, visual, torch.arange(5).expand(2, 5), min_gap=9)
+    with pytest.raises(ShapeError, match="needs frame_index"):
+        margin_loss(audio, visual, min_gap=2)
+    with pytest.raises(ShapeError, match="one video a row"):
+        margin_loss(audio[0], visual[0])

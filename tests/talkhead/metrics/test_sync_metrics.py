@@ -86,3 +86,19 @@ def test_constant_embeddings_have_no_confidence_and_short_clips_are_refused() ->
         offset_scores(torch.ones(15, 3), torch.ones(15, 3))
     with pytest.raises(ShapeError, match="same windows"):
         window_retrieval(torch.ones(4, 3), torch.ones(5, 3))
+
+
+def test_retrieval_by_distance_counts_by_hand() -> None:
+    # By distance each sound is nearest to its own face; by cosine all point the same way.
+    audio, visual = torch.tensor([[1.0], [2.0], [5.0]]), torch.tensor([[1.2], [2.5], [4.0]])
+    forth, back = window_retrieval(audio, visual, similarity="distance")
+    assert forth.item() == 1.0
+    assert back.item() == 1.0
+    forth, back = window_retrieval(audio, visual)
+    assert forth.item() == back.item() == pytest.approx(1 / 3)
+    forth, back = window_retrieval(
+        audio, torch.tensor([[1.0], [1.4], [4.0]]), similarity="distance"
+    )
+    # Face 1 (1.4) is nearer to sound 0 than to its own.
+    assert forth.item() == 1.0
+    assert back.item() == pytest.approx(2 / 3)

@@ -1,9 +1,14 @@
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from talkhead.networks.batch_norm import SharedBatchNorm2d, share_batch_norm
+from talkhead.networks.batch_norm import (
+    SharedBatchNorm2d,
+    SharedBatchNorm3d,
+    share_batch_norm,
+)
 from tests.ranks import run_ranks
 
 ROWS = 6
@@ -16,6 +21,11 @@ def batch() -> Tensor:
 def network() -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5), nn.Conv2d(5, 2, 1)).double()
+
+
+def network_over_time() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Conv3d(3, 5, 1), nn.BatchNorm3d(5), nn.Conv3d(5, 2, 1)).double()
 
 
 def loss_and_gradients(net: nn.Module, x: Tensor) -> dict[str, Tensor]:
@@ -32,9 +42,18 @@ def one_rank(rank: int, ranks: int) -> dict[str, Tensor]:
     return loss_and_gradients(net, batch()[rank * ROWS : (rank + 1) * ROWS])
 
 
-def test_two_ranks_compute_what_one_process_computes(tmp_path: Path) -> None:
-    parts = run_ranks(one_rank, tmp_path)
-    whole = loss_and_gradients(network(), batch())
+def one_rank_over_time(rank: int, ranks: int) -> dict[str, Tensor]:
+    net = network_over_time()
+    share_batch_norm(net)
+    assert isinstance(net[1], SharedBatchNorm3d)
+    return loss_and_gradients(net, batch()[rank * ROWS : (rank + 1) * ROWS, :, None])
+
+
+@pytest.mark.parametrize("over_time", [False, True])
+def test_two_ranks_compute_what_one_process_computes(tmp_path: Path, over_time: bool) -> None:
+    parts = run_ranks(one_rank_over_time if over_time else one_rank, tmp_path)
+    net, x = (network_over_time(), batch()[:, :, None]) if over_time else (network(), batch())
+    whole = loss_and_gradients(net, x)
     for name, value in whole.items():
         found = torch.stack([part[name] for part in parts])
         # DDP averages gradients over ranks; running statistics are the same on each.

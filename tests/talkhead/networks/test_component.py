@@ -133,3 +133,16 @@ def test_convolutions_are_channels_last_where_that_is_safe(
     x = torch.randn(2, channels, 8, 8)
     torch.testing.assert_close(module.wide(x), plain.wide(x))
     assert weights_digest(module) == weights_digest(plain)
+
+
+class OverTime(Component):
+    def __init__(self) -> None:
+        super().__init__()
+        self.picture = nn.Conv2d(8, 8, 3)
+        self.run = nn.Conv3d(8, 8, (2, 3, 3))
+
+
+def test_convolutions_over_time_keep_their_layout() -> None:
+    module = OverTime()
+    assert module.run.weight.is_contiguous()
+    assert module.picture.weight.is_contiguous()
