@@ -185,9 +185,10 @@ class SyncScore(Metric):
 
     def _distinct(self) -> Tensor:
         """Rows ``(n, 4)``, each named clip once, in an order that no rank or batch changes."""
-        state = self.rows  # one tensor after a sync, a list before
-        flat = state if isinstance(state, Tensor) else torch.cat([*state, torch.zeros(0)])
-        rows = flat.to(self.device, torch.float64).reshape(-1, 4).tolist()
+        state: list[Tensor] | Tensor = self.rows
+        if isinstance(state, list):  # a sync has joined it already
+            state = torch.cat(state) if state else torch.zeros(0)
+        rows = state.to(self.device, torch.float64).reshape(-1, 4).tolist()
         named = {row[0]: row for row in rows if row[0] >= 0}
         kept = sorted([*named.values(), *(row for row in rows if row[0] < 0)])
         return torch.tensor(kept, dtype=torch.float64, device=self.device).reshape(-1, 4)
