@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from talkhead import cli
-from talkhead.batch import FrameBatch, SequenceBatch, WindowBatch
+from talkhead.batch import FrameBatch, SequenceBatch, SyncBatch, WindowBatch
 from talkhead.diffusion.sampler import SamplerSettings
 from talkhead.stages import motion_diffusion
 from talkhead.stages.av_contrastive import AVContrastiveStage
@@ -28,6 +28,7 @@ from talkhead.stages.base import Stage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
 from talkhead.stages.motion_prior import MotionPriorStage
 from tests.ranks import run_ranks
+from tests.talkhead.stages import test_syncnet
 from tests.talkhead.stages.motion_toys import (
     PRIOR,
     autoregressive,
@@ -67,6 +68,10 @@ def windows(seed: int) -> WindowBatch:
 
 def sequences(seed: int) -> SequenceBatch:
     return toy_batch(2 * ROWS, 16, seed)
+
+
+def sync_windows(seed: int) -> SyncBatch:
+    return test_syncnet.batch(seed=seed)
 
 
 def joined(first: B, second: B) -> B:
@@ -121,12 +126,17 @@ def made_ar() -> Stage:
     return autoregressive(prior=STILL_PRIOR, sampler=FAST, validation_clips=3)
 
 
+def made_syncnet() -> Stage:
+    return test_syncnet.stage(lr=SLOW)
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "reenactment": (made_reenactment, frames),
     "av_contrastive": (made_contrastive, windows),
     "lip_disentangle": (made_disentangle, windows),
     "motion_diffusion": (made_diffusion, sequences),
     "motion_ar": (made_ar, sequences),
+    "syncnet": (made_syncnet, sync_windows),
 }
 
 
