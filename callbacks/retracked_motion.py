@@ -10,6 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from talkhead.errors import ConfigError
 
 RENDERERS = ("mesh", "generator")
+MIN_FRAMES = 8
+"""Shorter runs have no second moments to compare."""
 
 
 class RetrackedMotion(Callback):
@@ -20,15 +22,21 @@ class RetrackedMotion(Callback):
     mediapipe; about 10 ms a frame and renderer.
     """
 
-    def __init__(self, renderers: Sequence[str] = ("mesh", "generator"), clips: int = 16) -> None:
+    def __init__(
+        self,
+        renderers: Sequence[str] = ("mesh", "generator"),
+        clips: int = 16,
+        frames: int | None = None,
+    ) -> None:
         """Configure the measurement.
 
         Args:
             renderers: ``mesh``, ``generator`` or both; ``generator`` needs a prior that carries one.
             clips: Runs of frames that are rendered, the first of the test split (of each rank).
+            frames: Frames of each run, from its beginning; all of them when None.
 
         Raises:
-            ConfigError: Unknown renderer, or no clip.
+            ConfigError: Unknown renderer, no clip, or too few frames to score.
         """
         unknown = sorted(set(renderers) - set(RENDERERS))
         if unknown or not renderers:
@@ -39,7 +47,11 @@ class RetrackedMotion(Callback):
         if clips < 1:
             raise ConfigError(f"RetrackedMotion: expected at least 1 clip, got {clips}.")
         self.renderers: list[Any] = list(dict.fromkeys(renderers))
-        self.clips = clips
+        if frames is not None and frames < MIN_FRAMES:
+            raise ConfigError(
+                f"RetrackedMotion: expected at least {MIN_FRAMES} frames, got {frames}."
+            )
+        self.clips, self.frames = clips, frames
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add one evaluator for each renderer.
@@ -59,7 +71,7 @@ class RetrackedMotion(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]  # set by every talkhead command
         tracker = MediaPipeMesh()
         stage.clip_evaluators += [
-            RetrackedScores(stage, data, renderer, tracker, self.clips)
+            RetrackedScores(stage, data, renderer, tracker, self.clips, self.frames)
             for renderer in self.renderers
         ]
 

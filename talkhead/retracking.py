@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -89,6 +90,7 @@ class RetrackedScores:
         renderer: RendererName,
         landmarker: Landmarker,
         clips: int,
+        frames: int | None = None,
     ) -> None:
         """Keep what rendering and tracking need.
 
@@ -98,10 +100,11 @@ class RetrackedScores:
             renderer: ``mesh`` or ``generator``.
             landmarker: The tracker, that of ``prepare``.
             clips: How many runs of frames are scored, the first of the test split.
+            frames: Frames of each run that are scored, from its beginning; None: all.
         """
         self._head = TalkingHead(stage, digest="")
         self._data, self._renderer, self._landmarker = data, renderer, landmarker
-        self._limit = clips
+        self._limit, self._frames = clips, frames
         self._chosen: set[tuple[str, int]] = set()
         self._standard = descriptor_standard(data.motion_stats.mean, data.motion_stats.std)
 
@@ -117,6 +120,12 @@ class RetrackedScores:
             self._chosen.add(key)
         if key not in self._chosen or sample.variant not in VARIANTS:
             return {}
+        sample = replace(
+            sample,
+            generated=sample.generated[:, : self._frames],
+            real=sample.real[: self._frames],
+            audio=sample.audio[: self._frames],
+        )
         codes, real = sample.generated[0].float().cpu(), self._tracked(sample)
         with torch.no_grad():
             lip = self._head.stage.lip_head(sample.audio.to(self._head.stage.device)).float().cpu()

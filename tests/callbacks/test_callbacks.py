@@ -100,6 +100,28 @@ def test_ema_of_named_parts_leaves_the_others_alone(tmp_path: Path) -> None:
     assert not torch.equal(stage.head.linear.weight.detach(), ema.raw[-1])
 
 
+def test_ema_leaves_frozen_parameters_as_they_are_and_copies_buffers(tmp_path: Path) -> None:
+    class Mixed(ToyStage):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frozen = torch.nn.Linear(4, 1).requires_grad_(False)
+            self.norm = torch.nn.BatchNorm1d(4)
+
+        def losses(self, batch: Any) -> dict[str, torch.Tensor]:
+            return super().losses([self.norm(x) for x in batch])
+
+    stage, ema = Mixed(), Recorder(decay=0.9)
+    before = stage.frozen.weight.clone()
+    fit(stage, tmp_path, ema, steps=4)
+    assert torch.equal(stage.frozen.weight, before)
+    assert stage.norm.num_batches_tracked is not None
+    assert stage.norm.num_batches_tracked.item() == 4
+    average = ema.raw[0]
+    for raw in ema.raw[1:]:
+        average = 0.9 * average + 0.1 * raw
+    torch.testing.assert_close(stage.head.linear.weight.detach(), average)
+
+
 def test_ema_checkpoint_holds_average_and_raw(run: Run) -> None:
     root = run(*FIT, "--trainer.callbacks+=EMA", "--trainer.callbacks.decay=0.9")
     saved = torch.load(root / "checkpoints/last.ckpt", weights_only=True)

@@ -43,9 +43,10 @@ def scores_of(
     tracker: Any,
     renderer: Any = "mesh",
     clips: int = 1,
+    frames: int | None = None,
 ) -> RetrackedScores:
     stage = TalkingHead.load(chain["40"]).stage
-    return RetrackedScores(stage, data, renderer, tracker, clips)
+    return RetrackedScores(stage, data, renderer, tracker, clips, frames)
 
 
 @pytest.mark.parametrize("renderer", ["mesh", "generator"])
@@ -102,6 +103,24 @@ def test_only_some_clips_and_variants_are_rendered(
     assert scores(sample_of(data, start=20)) == {}
     assert scores(sample_of(data, variant="gt", generated=first.real[None]))
     assert scores(sample_of(data, variant="floor")) == {}
+
+
+def test_only_the_first_frames_are_rendered_on_request(
+    chain: dict[str, Path], data: TalkheadDataModule
+) -> None:
+    sample = sample_of(data)
+    truth = np.asarray(data.prepared.landmarks(sample.clip), np.float32)
+    tracker = Oracle(truth[:FRAMES])
+    some = scores_of(chain, data, tracker, frames=12)(sample)
+    assert len(tracker.seen) == 12
+    short = sample_of(
+        data,
+        **{name: getattr(sample, name)[:12] for name in ("real", "audio")},
+        generated=sample.generated[:, :12],
+    )
+    assert some == pytest.approx(scores_of(chain, data, Oracle(truth[:12]))(short))
+    with pytest.raises(ConfigError, match="at least 8 frames"):
+        RetrackedMotion(frames=7)
 
 
 def test_callback_adds_its_scores_to_the_metrics(chain: dict[str, Path], tmp_path: Path) -> None:
