@@ -42,8 +42,8 @@ lint: install  ## ruff: rules and format
 types: install  ## mypy --strict
 	$(BIN)/mypy
 
-bench: install  ## speed of the loader and the priors on this machine
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+bench: install  ## ratios of the loader, the priors and the metrics on this machine
+	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
 
 clean:  ## remove caches and build output; runs/ and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage htmlcov

@@ -10,10 +10,8 @@ turns, process CPU time counts, the first round is dropped and the median of the
 from __future__ import annotations
 
 import argparse
-import resource
-import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks._race import race
 from talkhead.diffusion.guidance import guided_denoiser
 from talkhead.diffusion.sampler import ItemNoise, SamplerSettings, sample
 from talkhead.diffusion.schedule import NoiseSchedule
@@ -34,24 +33,6 @@ SAMPLERS = {
     "DDIM, 50 uniform": SamplerSettings(kind="ddim", steps=50),
     "DDPM, 1000": SamplerSettings(kind="ddpm", steps=1000),
 }
-
-
-def cpu_s() -> float:
-    """Processor time of this process in seconds."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-def race(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median CPU seconds of each task, taking turns."""
-    taken: dict[str, list[float]] = {name: [] for name in tasks}
-    for i in range(rounds + 1):
-        for name, task in tasks.items():
-            start = cpu_s()
-            task()
-            if i:
-                taken[name].append(cpu_s() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def pure_gemm(network: PriorNetwork, rows: int) -> Callable[[], None]:

@@ -45,6 +45,7 @@ from talkhead.stages.base import Stage
 
 T = TypeVar("T")
 TERMINATED = 143
+SCORING = ("validate", "test")
 NOISE = re.compile(
     r"Subtypes:|Errors:|Given value|Does not validate against any|- Expected a <class 'NoneType'>"
     r"|either not accessible or invalid"
@@ -202,6 +203,8 @@ class TalkheadCLI(LightningCLI):
         """As Lightning's; checkpoints are read without running any code in them."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults({"weights_only": True})
+        if subcommand in SCORING:
+            parser.set_defaults({"verbose": False})  # its table loses what stands in brackets
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -325,6 +328,8 @@ class TalkheadCLI(LightningCLI):
         """As Lightning's; weights that do not fit the configured sizes end in one readable line."""
         try:
             super()._run_subcommand(subcommand)
+            if subcommand in SCORING and self.trainer.is_global_zero:
+                sys.stdout.write(score_lines(self.trainer.callback_metrics))
         except RuntimeError as error:
             if "Error(s) in loading state_dict" not in str(error):
                 raise
@@ -332,6 +337,13 @@ class TalkheadCLI(LightningCLI):
                 f"the weights in --ckpt_path do not fit the configured {type(self.model).__name__}: "
                 f"{' '.join(str(error).split())[:300]}; drop the options that change sizes."
             ) from error
+
+
+def score_lines(metrics: Mapping[str, Any]) -> str:
+    """Names and values of a run's scores, one a line, sorted."""
+    rows = {name: float(value) for name, value in sorted(metrics.items())}
+    width = max(map(len, rows), default=0)
+    return "".join(f"{name:<{width}}  {value:.6g}\n" for name, value in rows.items())
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

@@ -165,6 +165,19 @@ def test_c03_broken_checkpoints_are_refused(
     assert "do not fit the configured ToyStage" in grown
 
 
+def test_scores_are_printed_with_what_stands_in_brackets(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = run(*FIT)
+    capsys.readouterr()
+    tested = run("test", f"--ckpt_path={root / 'checkpoints/last.ckpt'}", folder="test")
+    loss = json.loads((tested / "metrics.json").read_text())["metrics"]["loss"]
+    assert f"test/loss         {loss:.6g}\n" in capsys.readouterr().out
+    assert cli.score_lines({"test/snd[code]": 1.5, "test/a": 2}) == (
+        "test/a          2\ntest/snd[code]  1.5\n"
+    )
+
+
 def test_c04_a_stage_can_be_copied_while_a_trainer_holds_it(run: Run) -> None:
     """EMA copies the stage; a factory kept on it would drag the trainer along."""
     stage = ToyStage()

