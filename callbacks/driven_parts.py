@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.metrics_json import gather_clips
 from talkhead.errors import ConfigError
+from talkhead.ranks import gather_rows
 
 
 class DrivenParts(Callback):
@@ -54,7 +54,7 @@ class DrivenParts(Callback):
         rows = data.prepared.rows("test")[trainer.global_rank :: trainer.world_size][: self.clips]
         here: list[dict[str, Any]] = [{"clip": row.id, **score(row)} for row in rows]
         pl_module.per_clip_results = here  # type: ignore[assignment]  # for MetricsJson
-        everywhere = gather_clips(here)
+        everywhere = gather_rows(here)
         names = sorted({name for clip in everywhere for name in clip if name != "clip"})
         for name in names:
             known = [clip[name] for clip in everywhere if name in clip]

@@ -49,9 +49,8 @@ class EMA(WeightAveraging):
         super().__init__(use_buffers=False)
         self.decay, self.start_step = decay, start_step
         self.modules = list(modules) if modules is not None else None
-        self._averaged: list[tuple[Tensor, Tensor]] = []
-        self._followed: list[tuple[Tensor, Tensor]] = []
-        self._buffers: list[tuple[Tensor, Tensor]] = []
+        self._averaged: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._copied: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make the copy when a fit begins.
@@ -76,15 +75,20 @@ class EMA(WeightAveraging):
         """Decide what is averaged: frozen parameters need neither averaging nor copying."""
         assert self._average_model is not None  # made in setup
         raw = dict(pl_module.named_parameters())
-        chosen: dict[bool, list[tuple[Tensor, Tensor]]] = {True: [], False: []}
-        for name, average in self._average_model.module.named_parameters():
-            if raw[name].requires_grad:
-                wanted = self.modules is None or name.split(".")[0] in self.modules
-                chosen[wanted].append((average.detach(), raw[name].detach()))
-        self._averaged, self._followed = chosen[True], chosen[False]
-        self._buffers = list(
+        averages: list[Tensor] = []
+        raws: list[Tensor] = []
+        self._copied = list(
             zip(self._average_model.module.buffers(), pl_module.buffers(), strict=True)
         )
+        for name, average in self._average_model.module.named_parameters():
+            if not raw[name].requires_grad:
+                continue
+            if self.modules is None or name.split(".")[0] in self.modules:
+                averages.append(average.detach())
+                raws.append(raw[name].detach())
+            else:
+                self._copied.append((average.detach(), raw[name].detach()))
+        self._averaged = averages, raws
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -94,16 +98,13 @@ class EMA(WeightAveraging):
         if step <= self._latest_update_step or self._average_model is None:
             return
         self._latest_update_step = step
-        first = int(self._average_model.n_averaged) == 0
+        early = int(self._average_model.n_averaged) == 0 or step <= self.start_step
+        averages, raws = self._averaged
         with torch.no_grad():
-            if first or step <= self.start_step:
-                _copy([*self._averaged, *self._followed])
-            else:
-                if self._averaged:
-                    averages, raws = (list(side) for side in zip(*self._averaged, strict=True))
-                    torch._foreach_lerp_(averages, raws, 1.0 - self.decay)
-                _copy(self._followed)
-            _copy(self._buffers)
+            if averages:
+                torch._foreach_lerp_(averages, raws, 1.0 if early else 1.0 - self.decay)
+            for target, source in self._copied:
+                target.copy_(source)
         self._average_model.n_averaged += 1
 
     def on_load_checkpoint(
@@ -112,9 +113,3 @@ class EMA(WeightAveraging):
         """Restore both sets of weights for a fit; elsewhere ``state_dict`` is the average already."""
         if self._average_model is not None:
             super().on_load_checkpoint(trainer, pl_module, checkpoint)
-
-
-def _copy(pairs: list[tuple[Tensor, Tensor]]) -> None:
-    """Copy the second of each pair into the first."""
-    for target, source in pairs:
-        target.copy_(source)

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from callbacks.json_files import file_digest, write_json
 from callbacks.run_manifest import data_block, stage_name
-from talkhead.ranks import gather_lists
+from talkhead.ranks import gather_rows
 
 FORMAT = 1
 DATA_KEYS = ("dataset", "synthetic", "split", "clips", "frames", "data_fingerprint")
@@ -47,7 +47,7 @@ class MetricsJson(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the file on rank 0; every rank takes part in gathering."""
-        clips = gather_clips(list(getattr(pl_module, "per_clip_results", [])))
+        clips = gather_rows(list(getattr(pl_module, "per_clip_results", [])))
         if not trainer.is_global_zero:
             return
         stage = stage_name(pl_module)
@@ -82,11 +82,3 @@ def data_facts(trainer: Trainer, split: str) -> dict[str, Any]:
         rows = prepared.rows(split)
         known |= {"clips": len(rows), "frames": sum(row.frames for row in rows)}
     return {key: known[key] for key in DATA_KEYS if key in known} | {"split": split}
-
-
-def gather_clips(mine: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Results of all ranks; a clip repeated to even out the ranks counts once."""
-    clips: dict[Any, dict[str, Any]] = {}
-    for row in gather_lists(mine):
-        clips.setdefault((row.get("clip", len(clips)), row.get("start")), row)
-    return sorted(clips.values(), key=lambda row: str(row.get("clip", "")))

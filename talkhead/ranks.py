@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,3 +23,15 @@ def gather_lists(values: list[T]) -> list[T]:
     parts: list[list[T]] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(parts, values)
     return [value for part in parts for value in part]
+
+
+def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Result rows of all ranks, ordered by ``clip`` and ``start``.
+
+    A run that was repeated to even out the ranks counts once; rows without a clip are all kept.
+    """
+    unique: dict[tuple[str, int], dict[str, Any]] = {}
+    for row in gather_lists(rows):
+        order = row.get("start", 0) if "clip" in row else len(unique)
+        unique.setdefault((str(row.get("clip", "")), order), row)
+    return [unique[key] for key in sorted(unique)]

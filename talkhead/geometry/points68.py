@@ -81,6 +81,23 @@ def ibug_points(landmarks: Points) -> Points:
     return picked
 
 
+def check_points(points: Tensor, axes: str = "...") -> None:
+    """Refuse anything but 68 points in the last axis but one.
+
+    Args:
+        points: ``(..., 68, C)``.
+        axes: Leading axes as the message names them; ``"..., T"`` asks for one at least.
+
+    Raises:
+        ShapeError: Another number of points, or too few axes.
+    """
+    if points.ndim < 2 + axes.count(",") or points.shape[-2] != N_POINTS:
+        raise ShapeError(
+            f"expected points ({axes}, {N_POINTS}, C), got {tuple(points.shape)}; "
+            "convert mesh landmarks with ibug_points."
+        )
+
+
 def inter_ocular(points: Tensor) -> Tensor:
     """Distance between the outer eye corners (36 and 45), the size unit of 300-W.
 
@@ -93,11 +110,7 @@ def inter_ocular(points: Tensor) -> Tensor:
     Raises:
         ShapeError: Not 68 points.
     """
-    if points.ndim < 2 or points.shape[-2] != N_POINTS:
-        raise ShapeError(
-            f"expected points (..., {N_POINTS}, C), got {tuple(points.shape)}; "
-            "convert mesh landmarks with ibug_points."
-        )
+    check_points(points)
     left, right = EYE_OUTER
     distance: Tensor = (points[..., right, :] - points[..., left, :]).norm(dim=-1)
     return distance

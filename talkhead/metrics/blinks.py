@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from talkhead.errors import ShapeError
-from talkhead.geometry.points68 import N_POINTS, PICTURE_LEFT_EYE, PICTURE_RIGHT_EYE
+from talkhead.geometry.points68 import PICTURE_LEFT_EYE, PICTURE_RIGHT_EYE, check_points
 from talkhead.metrics.landmark_tracks import landmark_tracks
 from talkhead.metrics.sequences import PerClipMetric
 from talkhead.specs import FPS
@@ -40,11 +40,7 @@ def eye_aspect_ratio(points: Tensor) -> Tensor:
 
     Source: Soukupova & Cech (2016), real-time eye blink detection, equation 1.
     """
-    if points.ndim < 2 or points.shape[-2] != N_POINTS:
-        raise ShapeError(
-            f"expected points (..., {N_POINTS}, C), got {tuple(points.shape)}; "
-            "convert mesh landmarks with ibug_points."
-        )
+    check_points(points)
     flat = points[..., :2].to(torch.float64)
     eyes = torch.stack([flat[..., PICTURE_LEFT_EYE, :], flat[..., PICTURE_RIGHT_EYE, :]], dim=-3)
     p1, p2, p3, p4, p5, p6 = eyes.unbind(dim=-2)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from talkhead.errors import ShapeError
-from talkhead.geometry.points68 import EYE_OUTER, MOUTH, N_POINTS
+from talkhead.geometry.points68 import EYE_OUTER, MOUTH, check_points
 from talkhead.metrics.landmark_tracks import landmark_tracks
 from talkhead.metrics.sequences import PerClipMetric
 from talkhead.specs import FPS, SAMPLES_PER_FRAME
@@ -85,11 +85,7 @@ def mouth_speed(points: Tensor) -> Tensor:
     Raises:
         ShapeError: Not 68 points.
     """
-    if points.ndim < 3 or points.shape[-2] != N_POINTS:
-        raise ShapeError(
-            f"expected points (..., T, {N_POINTS}, C), got {tuple(points.shape)}; "
-            "convert mesh landmarks with ibug_points."
-        )
+    check_points(points, "..., T")
     plane = torch.view_as_complex(points[..., :2].to(torch.float64).contiguous())
     left, right = (plane[..., i] for i in EYE_OUTER)
     # As complex numbers, dividing by the line between the eyes undoes its turn and its length.

@@ -16,7 +16,7 @@ from talkhead.metrics.frechet import FrechetDistance
 from talkhead.metrics.multimodality import pairwise_distance
 from talkhead.metrics.sequences import Standard
 from talkhead.metrics.variance import motion_variance
-from talkhead.ranks import gather_lists
+from talkhead.ranks import gather_lists, gather_rows
 
 MIN_FRAMES = 8
 """Shortest clip that is scored; its halves still have differences to compare."""
@@ -197,12 +197,6 @@ class TestScores:
         row = {"clip": sample.clip, "start": sample.start, **self._evaluate(sample)}
         self.rows[sample.variant].append(row)
         self._pooled.update(sample)
-
-
-def gather_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Result rows of all ranks, each clip once, ordered by clip and start."""
-    unique = {(row["clip"], row["start"]): row for row in gather_lists(rows)}
-    return [unique[key] for key in sorted(unique)]
 
 
 def row_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -23,11 +23,11 @@ from callbacks.ema import EMA
 from callbacks.grad_norms import GradNorms
 from callbacks.json_files import plain, write_json
 from callbacks.last_checkpoint import LastCheckpoint
-from callbacks.metrics_json import gather_clips
 from callbacks.sample_video import SampleVideo, as_frames
 from callbacks.save_config import SaveConfig, write_config
 from talkhead import cli
 from talkhead.errors import ConfigError, ShapeError
+from talkhead.ranks import gather_rows
 from tests.conftest import Run
 from tests.talkhead.toy_stages import ToyData, ToyStage
 
@@ -367,7 +367,7 @@ def test_last_checkpoint_is_written_within_an_epoch(
 
 def test_clips_count_once() -> None:
     rows = [{"clip": "b", "x": 1}, {"clip": "a", "x": 2}, {"clip": "b", "x": 3}]
-    assert gather_clips(rows) == [{"clip": "a", "x": 2}, {"clip": "b", "x": 1}]
+    assert gather_rows(rows) == [{"clip": "a", "x": 2}, {"clip": "b", "x": 1}]
 
 
 @pytest.mark.slow
