@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -46,6 +47,8 @@ class Step:
         run: Run folder whose ``last.ckpt`` an interrupted fit resumes from.
         inputs: Makes what the command reads, just before it runs.
         threads: Threads of each process; 1 for commands that are two processes themselves.
+        beside: Runs at the same time as the next step, with its output in ``logs/``: networks this
+            small gain little from a second core, a second command much.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Step:
     run: Path | None = None
     inputs: Callable[[], None] | None = None
     threads: int = 2
+    beside: bool = False
 
     def command(self, resume: bool) -> list[str]:
         """The command line; ``resume`` goes on from the run's last checkpoint, if there is one."""
@@ -101,7 +105,7 @@ def stage_steps(
             run,
             threads=1 if trainer == "cpu2" else 2,
         ),
-        Step(f"{run_file} test", ("test", base, one, *common, last)),
+        Step(f"{run_file} test", ("test", base, one, *common, last), threads=1, beside=True),
     ]
 
 
@@ -176,7 +180,6 @@ def steps(out: Path, seeds: int, prepared: Path | None = None) -> list[Step]:
             ),
             threads=1,
         ),
-        Step("report", ("report", *map(str, measured), f"--out={out / 'report'}")),
         Step(
             "generate",
             (
@@ -190,7 +193,10 @@ def steps(out: Path, seeds: int, prepared: Path | None = None) -> list[Step]:
                 f"--out={out / 'talking.mp4'}",
             ),
             inputs=partial(_held_out_inputs, data, out),
+            threads=1,
+            beside=True,
         ),
+        Step("report", ("report", *map(str, measured), f"--out={out / 'report'}")),
     ]
 
 
@@ -212,12 +218,14 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     data = None if options.data is None else options.data.resolve()
     todo = steps(out, options.seeds, data)
-    digest = ""
-    for number, step in enumerate(todo, 1):
-        digest = step.digest(digest)
-        _run(step, digest, out, f"[{number}/{len(todo)}]")
-        if step.name == options.until:
-            break
+    for group in groups(todo, options.until):
+        with ThreadPoolExecutor(len(group)) as pool:
+            running = [
+                pool.submit(_run, step, digest, out, f"[{number}/{len(todo)}]")
+                for number, step, digest in group
+            ]
+        for each in running:
+            each.result()
     peak_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     _say(f"demo finished in {time.monotonic() - started:.0f} s, largest process {peak_gib:.1f} GiB")
     for label, path in (
@@ -230,9 +238,28 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+Numbered = tuple[int, Step, str]
+"""A step with its number and the digest of everything up to it."""
+
+
+def groups(todo: list[Step], until: str | None = None) -> list[list[Numbered]]:
+    """Steps that run at the same time, in order, up to the one of the name ``until``."""
+    found: list[list[Numbered]] = [[]]
+    digest = ""
+    for number, step in enumerate(todo, 1):
+        digest = step.digest(digest)
+        found[-1].append((number, step, digest))
+        if step.name == until:
+            break
+        if not step.beside:
+            found.append([])
+    return [group for group in found if group]
+
+
 def _run(step: Step, digest: str, out: Path, counter: str) -> None:
     """Run one step unless it is done; its marker says what was begun, and its time when it is done."""
-    marker = out / "done" / f"{step.name.replace(' ', '-')}.json"
+    file_name = step.name.replace(" ", "-")
+    marker = out / "done" / f"{file_name}.json"
     before = json.loads(marker.read_text()) if marker.is_file() else {}
     same = before.get("digest") == digest
     if same and "seconds" in before:
@@ -245,15 +272,28 @@ def _run(step: Step, digest: str, out: Path, counter: str) -> None:
     write_text_atomic(marker, json.dumps({"digest": digest}))
     begun = time.monotonic()
     env = {"OMP_NUM_THREADS": str(step.threads), **os.environ}
-    code = subprocess.run(command, check=False, env=env).returncode
+    log = out / "logs" / f"{file_name}.log" if step.beside else None
+    code = _call(command, env, log)
     if code != 0:
+        where = "above" if log is None else f"in {log}"
         raise StepFailedError(
-            f"step '{step.name}' ended with exit code {code} (its message is above); "
+            f"step '{step.name}' ended with exit code {code} (its message is {where}); "
             "mend the cause and repeat the command: finished steps are kept."
         )
     seconds = time.monotonic() - begun
     write_text_atomic(marker, json.dumps({"digest": digest, "seconds": round(seconds, 1)}))
     _say(f"{counter} {step.name}: {seconds:.0f} s")
+
+
+def _call(command: list[str], env: dict[str, str], log: Path | None) -> int:
+    """Exit code of a command that shows its output, or writes it to ``log``."""
+    if log is None:
+        return subprocess.run(command, check=False, env=env).returncode
+    log.parent.mkdir(exist_ok=True)
+    with log.open("wb") as file:
+        return subprocess.run(
+            command, check=False, env=env, stdout=file, stderr=subprocess.STDOUT
+        ).returncode
 
 
 def _held_out_inputs(data: Path, out: Path) -> None:
