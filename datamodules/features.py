@@ -104,7 +104,8 @@ def ensure_features(
 ) -> FeatureStore:
     """Compute whatever is missing, then open the store.
 
-    Processes that want the same feature take turns; a killed run keeps the shards it finished.
+    Processes that want the same feature take turns, and begin with what no other is computing; a killed
+    run keeps the shards it finished.
 
     Args:
         prepared: The set.
@@ -122,10 +123,14 @@ def ensure_features(
             raise ConfigError(
                 f"feature {source.name}: expected kind {' or '.join(KINDS)}, got {source.kind!r}."
             )
-        if not missing_shards(prepared, source):
-            continue
-        with _lock(feature_folder(prepared, source)):
-            _compute(prepared, source, torch.device(device), batch_size)
+    # What another process is computing comes last: two that want the same features share the work.
+    for wait in (False, True):
+        for source in sources.values():
+            if not missing_shards(prepared, source):
+                continue
+            with _lock(feature_folder(prepared, source), wait) as mine:
+                if mine:
+                    _compute(prepared, source, torch.device(device), batch_size)
     return FeatureStore(prepared, sources)
 
 
@@ -168,12 +173,20 @@ def _shard_frames(prepared: PreparedSet) -> dict[int, int]:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock beside the folder; the system frees it when the process dies."""
+def _lock(folder: Path, wait: bool) -> Iterator[bool]:
+    """Hold an exclusive lock beside the folder; the system frees it when the process dies.
+
+    Yields:
+        False when another process has it and ``wait`` is False.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def _compute(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 Array = NDArray[np.float64]
 Real = NDArray[np.floating[Any]]
@@ -85,12 +86,11 @@ class RepeatedPole:
         root = np.linalg.cholesky(self.state_covariance)
         state = root @ rng.standard_normal((self.order, channels))
         noise = math.sqrt(self.innovation_variance) * rng.standard_normal((frames, channels))
-        out = np.empty((frames, channels))
         weights = self.transition[0]
-        for t in range(frames):
-            out[t] = state[0]
-            state = np.vstack([weights @ state + noise[t], state[:-1]])
-        return out
+        # What the frames up to 0 contribute to each of the next ones.
+        memory = np.stack([weights[k:] @ state[: self.order - k] for k in range(self.order)])
+        later, _ = lfilter([1.0], np.append(1.0, -weights), noise, axis=0, zi=memory)
+        return np.asarray(np.concatenate([state[:1], later])[:frames])
 
 
 def gaussian_log_likelihood(residuals: Array, parts: Sequence[tuple[RepeatedPole, Array]]) -> Array:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from talkhead.corpus.autoregression import Array, Real
 from talkhead.specs import FPS
@@ -134,9 +135,7 @@ def sample_gaze(params: EyeParams, pitch: Array, yaw: Array, rng: np.random.Gene
     frames = len(yaw)
     keep = float(np.exp(-1.0 / (params.drift_time_s * FPS)))
     noise = rng.standard_normal((frames, 2)) * params.drift
-    drift = np.empty((frames, 2))
-    drift[0] = noise[0]
-    for t in range(1, frames):
-        drift[t] = keep * drift[t - 1] + np.sqrt(1 - keep**2) * noise[t]
+    later, _ = lfilter([np.sqrt(1 - keep**2)], [1.0, -keep], noise[1:], axis=0, zi=keep * noise[:1])
+    drift = np.concatenate([noise[:1], later])
     counter = params.yaw_coupling * np.stack([yaw, -pitch], axis=1)
     return np.asarray(_targets(params, frames, rng) + drift + counter)

@@ -33,6 +33,8 @@ class AdversarialStage(Stage):
     discriminator's steps are taken out of that count, so ``max_steps`` means batches here as
     everywhere else. Gradient clipping and learning-rate decay, which the Trainer refuses under manual
     optimisation, are arguments of the stage.
+
+    Without a weight on ``gan`` and ``feature_matching`` the discriminator is neither run nor trained.
     """
 
     monitor = "val/psnr"
@@ -71,6 +73,7 @@ class AdversarialStage(Stage):
                 f"r1: expected a weight of at least 0, every 1 or more batches, got {r1} and {r1_every}."
             )
         self.r1, self.r1_every = r1, r1_every
+        self.has_adversary = any(self.loss_weights[t] > 0 for t in ("gan", "feature_matching"))
         self.discriminator = build(PatchDiscriminator, discriminator, "discriminator")
         self.vgg = None
         if self.loss_weights["perceptual"] > 0 and vgg_weights is not None:
@@ -100,13 +103,14 @@ class AdversarialStage(Stage):
     def generator_pass(self, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Real pictures, generated pictures and every generator term."""
         real, fake, landmarks, terms = self.reconstruct(batch)
-        fake_out = self.discriminator(fake)
-        with torch.no_grad():
-            real_out = self.discriminator(real)
-        terms["gan"] = generator_loss([logits for logits, _ in fake_out], mode=self.gan_mode)
-        terms["feature_matching"] = feature_matching_loss(
-            [features for _, features in real_out], [features for _, features in fake_out]
-        )
+        if self.has_adversary:
+            fake_out = self.discriminator(fake)
+            with torch.no_grad():
+                real_out = self.discriminator(real)
+            terms["gan"] = generator_loss([logits for logits, _ in fake_out], mode=self.gan_mode)
+            terms["feature_matching"] = feature_matching_loss(
+                [features for _, features in real_out], [features for _, features in fake_out]
+            )
         terms["region"] = region_loss(fake, real, landmarks)
         if self.vgg is not None:
             terms["perceptual"] = perceptual_loss(self.vgg, fake, real)
@@ -129,6 +133,16 @@ class AdversarialStage(Stage):
         self.discriminator.requires_grad_(False)
         real, fake, terms = self.generator_pass(batch)
         self._step(opt_g, self.weighted(terms, "train", len(real)))
+        rates, rates_d = cast(list[Any], self.lr_schedulers())
+        rates.step()
+        if self.has_adversary:
+            self._discriminator_step(opt_d, real, fake)
+            rates_d.step()
+
+    def _discriminator_step(
+        self, optimizer: LightningOptimizer, real: Tensor, fake: Tensor
+    ) -> None:
+        """Teach the discriminator to tell this batch's pictures apart."""
         self.discriminator.requires_grad_(True)
         penalised = self.r1 > 0 and self.batches_seen % self.r1_every == 0
         real = real.detach().requires_grad_(penalised)
@@ -142,10 +156,8 @@ class AdversarialStage(Stage):
             penalty = r1_penalty([logits for logits, _ in real_out], real)
             self.log("train/r1", penalty.detach(), batch_size=len(real))
             loss_d = loss_d + 0.5 * self.r1 * self.r1_every * penalty
-        self._step(opt_d, loss_d)
+        self._step(optimizer, loss_d)
         self.log("train/loss_discriminator", loss_d.detach(), batch_size=len(real))
-        for scheduler in cast(list[Any], self.lr_schedulers()):
-            scheduler.step()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Loss terms and reconstruction quality on fixed items."""
@@ -161,11 +173,12 @@ class AdversarialStage(Stage):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Two Adams with warm-up and step decay; schedulers are stepped by :meth:`training_step`."""
-        # On a GPU a fused Adam would rule out clipping together with 16-bit loss scaling.
-        fused = self.device.type == "cpu"
-        opt_g = torch.optim.Adam(self.generator_groups(), betas=self.betas, fused=fused)
+        opt_g = torch.optim.Adam(self.generator_groups(), betas=self.betas, fused=self.fused_adam)
         opt_d = torch.optim.Adam(
-            self.discriminator.parameters(), self.lr_discriminator, self.betas, fused=fused
+            self.discriminator.parameters(),
+            self.lr_discriminator,
+            self.betas,
+            fused=self.fused_adam,
         )
         optimizers: list[torch.optim.Optimizer] = [opt_g, opt_d]
         schedulers = [torch.optim.lr_scheduler.LambdaLR(o, self._rate) for o in optimizers]

@@ -153,7 +153,10 @@ class AVContrastiveStage(Stage):
         """Adam with step decay (by batches)."""
         parts = [self.audio_encoder, self.contrastive_head, self.info_nce, self.motion_encoder]
         optimizer = torch.optim.AdamW(
-            list(trainable(parts)), lr=self.lr, weight_decay=self.weight_decay
+            list(trainable(parts)),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            fused=self.fused_adam,
         )
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_decay_batches, self.lr_decay)
         return {

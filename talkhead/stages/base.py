@@ -16,7 +16,7 @@ from talkhead.checkpoint import BLOCK, FORMAT, component_entry, read_block
 from talkhead.errors import ConfigError, StageLinkError
 from talkhead.networks.batch_norm import share_batch_norm
 from talkhead.networks.component import Component
-from talkhead.seeds import base_seed, step_seed
+from talkhead.seeds import base_seed, reseed, step_seed
 from talkhead.specs import AudioSpec, VideoSpec, check_same_clock, spec_dict
 
 C = TypeVar("C", bound=Component)
@@ -122,7 +122,15 @@ class Stage(LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Count the batch and re-seed the global generator from (seed, batches seen, rank)."""
         self.batches_seen += 1
-        torch.manual_seed(step_seed(base_seed(), self.batches_seen, self.global_rank))
+        reseed(step_seed(base_seed(), self.batches_seen, self.global_rank), self.device)
+
+    @property
+    def fused_adam(self) -> bool:
+        """Whether Adam runs as one operation, which on a CPU saves most of its time.
+
+        On a GPU it would rule out clipping together with 16-bit loss scaling.
+        """
+        return self.device.type == "cpu"
 
     # -- several ranks ---------------------------------------------------------------------------
 

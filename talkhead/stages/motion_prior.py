@@ -248,7 +248,10 @@ class MotionPriorStage(MotionSamplingStage):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW on the prior only."""
         return torch.optim.AdamW(
-            self.prior.parameters(), lr=self.lr, weight_decay=self.weight_decay
+            self.prior.parameters(),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            fused=self.fused_adam,
         )
 
     # -- test and predict ------------------------------------------------------------------------

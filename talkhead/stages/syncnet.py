@@ -163,6 +163,7 @@ class SyncNetStage(Stage):
             list(trainable([self.syncnet, self.info_nce])),
             lr=self.lr,
             weight_decay=self.weight_decay,
+            fused=self.fused_adam,
         )
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_decay_batches, self.lr_decay)
         return {

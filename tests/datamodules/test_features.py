@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +140,21 @@ def test_store_travels_to_workers(own_set: Path) -> None:
     torch.testing.assert_close(pickle.loads(data).window("v", row), expected)
     on_disk = np.load(store.folders["v"] / f"{row.shard:05d}.npy")
     assert on_disk.dtype == np.float16
+
+
+def test_what_another_process_computes_comes_last(own_set: Path) -> None:
+    prepared = PreparedSet(own_set)
+    sources = {"v": _source(), "a": _source("mel")}
+    sources["a"].name = "g"
+    held = feature_folder(prepared, sources["v"]).with_suffix(".lock")
+    held.parent.mkdir(parents=True)
+    with ThreadPoolExecutor(1) as pool, held.open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        both = pool.submit(ensure_features, prepared, sources)
+        while missing_shards(prepared, sources["a"]) and not both.done():
+            time.sleep(0.01)
+        assert not both.done()
+        assert missing_shards(prepared, sources["v"])
+        fcntl.flock(other, fcntl.LOCK_UN)
+        both.result()
+    assert not missing_shards(prepared, sources["v"])

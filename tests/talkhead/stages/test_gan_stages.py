@@ -182,6 +182,26 @@ def test_discriminator_step_uses_the_pictures_of_the_generator_step(
     assert trainer.global_step == 3
 
 
+@pytest.mark.parametrize(
+    ("gan", "feature_matching", "adversary"),
+    [(0.0, 0.0, False), (0.0, 1.0, True), (1.0, 0.0, True)],
+)
+def test_the_adversary_runs_only_where_a_term_needs_it(
+    gan: float, feature_matching: float, adversary: bool, tmp_path: Path
+) -> None:
+    stage = reenact(
+        weights={"gan": gan, "feature_matching": feature_matching, "perceptual": 0.0, "region": 1.0}
+    )
+    calls: list[int] = []
+    stage.discriminator.register_forward_hook(lambda module, args, out: calls.append(1))
+    before, generator = weights(stage.discriminator), weights(stage.generator)
+    fit(stage, frame_batch, tmp_path, steps=2)
+    assert moved(stage.generator, generator)
+    assert moved(stage.discriminator, before) == adversary
+    assert bool(calls) == adversary
+    assert ("gan" in stage.losses(frame_batch())) == adversary
+
+
 def test_penalty_comes_every_so_many_batches_and_only_on_request(tmp_path: Path) -> None:
     class Noted(ReenactmentStage):
         def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
