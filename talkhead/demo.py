@@ -76,9 +76,7 @@ class Step:
         return digest.hexdigest()[:16]
 
 
-def stage_steps(
-    run_file: str, out: Path, data: Path, sources: dict[str, Path], trainer: str = "cpu2"
-) -> list[Step]:
+def stage_steps(run_file: str, out: Path, data: Path, sources: dict[str, Path]) -> list[Step]:
     """Training and test of one stage in small size.
 
     Args:
@@ -86,7 +84,6 @@ def stage_steps(
         out: The demo's folder.
         data: The prepared set.
         sources: Consumed component -> checkpoint.
-        trainer: Trainer fragment of the training; tests run in one process.
     """
     run = out / run_file
     common = [
@@ -96,16 +93,11 @@ def stage_steps(
         *(f"--model.{part}={path}" for part, path in sources.items()),
     ]
     base = f"--config={EXPERIMENTS}/runs/{run_file}.yaml"
-    fit, one = (f"--config={EXPERIMENTS}/trainer/{kind}.yaml" for kind in (trainer, "cpu"))
+    trainer = f"--config={EXPERIMENTS}/trainer/cpu.yaml"
     last = f"--ckpt_path={run}/checkpoints/last.ckpt"
     return [
-        Step(
-            f"{run_file} fit",
-            ("fit", base, fit, *common),
-            run,
-            threads=1 if trainer == "cpu2" else 2,
-        ),
-        Step(f"{run_file} test", ("test", base, one, *common, last), threads=1, beside=True),
+        Step(f"{run_file} fit", ("fit", base, trainer, *common), run),
+        Step(f"{run_file} test", ("test", base, trainer, *common, last), threads=1, beside=True),
     ]
 
 
@@ -153,8 +145,7 @@ def steps(out: Path, seeds: int, prepared: Path | None = None) -> list[Step]:
         *([] if prepared else corpus_steps(out / "raw", data)),
         Step("data", ("data", str(data))),
         *stage_steps("10_reenactment", out, data, {}),
-        # Batch statistics over two processes would cost more than the second process gains.
-        *stage_steps("20_av_contrastive", out, data, {"motion_encoder": reenactment}, "cpu"),
+        *stage_steps("20_av_contrastive", out, data, {"motion_encoder": reenactment}),
         *stage_steps(
             "30_lip_disentangle",
             out,

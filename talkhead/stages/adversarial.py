@@ -10,6 +10,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 from torchmetrics.functional.image import (
     peak_signal_noise_ratio,
     structural_similarity_index_measure,
@@ -112,6 +113,7 @@ class AdversarialStage(Stage):
                 [features for _, features in real_out], [features for _, features in fake_out]
             )
         terms["region"] = region_loss(fake, real, landmarks)
+        terms["pixel"] = l1_loss(fake, real)
         if self.vgg is not None:
             terms["perceptual"] = perceptual_loss(self.vgg, fake, real)
         return real, fake, terms

@@ -40,6 +40,7 @@ class LipDisentangleStage(AdversarialStage):
         "perceptual": 1.0,
         "gaze": 1.0,
         "region": 0.0,
+        "pixel": 0.0,
     }
 
     def __init__(

@@ -36,6 +36,7 @@ class ReenactmentStage(AdversarialStage):
         "feature_matching": 10.0,
         "perceptual": 10.0,
         "region": 0.0,
+        "pixel": 0.0,
         "descriptor": 0.0,
     }
 
@@ -74,7 +75,8 @@ class ReenactmentStage(AdversarialStage):
             motion_encoder: Options of :class:`MotionEncoder`.
             generator: Options of :class:`StyleGenerator`.
             discriminator: Options of :class:`PatchDiscriminator`.
-            weights: Loss weights by term; ``region`` and ``descriptor`` are our additions for small runs.
+            weights: Loss weights by term; ``region`` (mouth and eyes), ``pixel`` (the whole picture) and
+                ``descriptor`` are our additions for small runs.
             vgg_weights: File with torchvision's VGG-19 weights; without it the perceptual term is left out.
             gan_mode: ``hinge`` or ``log``.
             augment: Augment the motion encoder's input (off: an ablation, identity leaks).

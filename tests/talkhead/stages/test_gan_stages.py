@@ -202,6 +202,12 @@ def test_the_adversary_runs_only_where_a_term_needs_it(
     assert ("gan" in stage.losses(frame_batch())) == adversary
 
 
+def test_pixel_term_is_the_mean_absolute_difference() -> None:
+    stage = reenact()
+    real, fake, terms = stage.generator_pass(frame_batch())
+    assert float(terms["pixel"]) == pytest.approx(float((real - fake).abs().mean()), rel=1e-6)
+
+
 def test_penalty_comes_every_so_many_batches_and_only_on_request(tmp_path: Path) -> None:
     class Noted(ReenactmentStage):
         def log(self, name: str, value: Any, *args: Any, **options: Any) -> None:
