@@ -76,7 +76,9 @@ class Step:
         return digest.hexdigest()[:16]
 
 
-def stage_steps(run_file: str, out: Path, data: Path, sources: dict[str, Path]) -> list[Step]:
+def stage_steps(
+    run_file: str, out: Path, data: Path, sources: dict[str, Path], trainer: str = "cpu"
+) -> list[Step]:
     """Training and test of one stage in small size.
 
     Args:
@@ -84,6 +86,7 @@ def stage_steps(run_file: str, out: Path, data: Path, sources: dict[str, Path]) 
         out: The demo's folder.
         data: The prepared set.
         sources: Consumed component -> checkpoint.
+        trainer: Trainer fragment of the training; tests run in one process.
     """
     run = out / run_file
     common = [
@@ -93,11 +96,16 @@ def stage_steps(run_file: str, out: Path, data: Path, sources: dict[str, Path]) 
         *(f"--model.{part}={path}" for part, path in sources.items()),
     ]
     base = f"--config={EXPERIMENTS}/runs/{run_file}.yaml"
-    trainer = f"--config={EXPERIMENTS}/trainer/cpu.yaml"
+    fit, one = (f"--config={EXPERIMENTS}/trainer/{kind}.yaml" for kind in (trainer, "cpu"))
     last = f"--ckpt_path={run}/checkpoints/last.ckpt"
     return [
-        Step(f"{run_file} fit", ("fit", base, trainer, *common), run),
-        Step(f"{run_file} test", ("test", base, trainer, *common, last), threads=1, beside=True),
+        Step(
+            f"{run_file} fit",
+            ("fit", base, fit, *common),
+            run,
+            threads=1 if trainer == "cpu2" else 2,
+        ),
+        Step(f"{run_file} test", ("test", base, one, *common, last), threads=1, beside=True),
     ]
 
 
@@ -156,6 +164,7 @@ def steps(out: Path, seeds: int, prepared: Path | None = None) -> list[Step]:
                 "generator": reenactment,
                 "audio_encoder": contrastive,
             },
+            "cpu2",
         ),
         Step(
             "priors",
