@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from talkhead.errors import DataError
 from talkhead.report import published
-from talkhead.report.published import PublishedRow, guidance_of, published_for
+from talkhead.report.published import guidance_of, published_for, published_rows
 from talkhead.report.results import REFERENCES, MetricName, RunResult
 from talkhead.report.tables import REFERENCE_NAMES, Cell, Row, Table
 
@@ -108,13 +109,13 @@ def _motion_tables(group: Sequence[RunResult], space: str, used: set[str]) -> li
         rows += _variant_rows(plain, columns, space, published.TABLE_2)
         rows += _published_rows(published.TABLE_2, {r.paper.method for r in rows if r.paper})
         title = f"Variance and naturalness of generated motion{where} (paper 1, table 2)"
-        tables.append(Table(title, columns, rows, _header(plain), space, main, [note]))
+        tables.append(Table(title, columns, rows, group_header(plain), space, main, [note]))
     if guided:
         guided.sort(key=lambda r: guidance_of(r.variant) or 0.0)
         rows = _reference_rows(group, columns, space)
         rows += _variant_rows(guided, columns, space, published.TABLE_I)
         title = f"Guidance factor{where} (paper 1, table I)"
-        tables.append(Table(title, columns, rows, _header(guided), space, main, [note]))
+        tables.append(Table(title, columns, rows, group_header(guided), space, main, [note]))
     return tables
 
 
@@ -132,7 +133,7 @@ def _sync_tables(group: Sequence[RunResult], used: set[str]) -> list[Table]:
         where = f" [{space}]" if space else ""
         title = f"Synchronisation and picture quality{where} (paper 1, table 1)"
         note = "Paper columns: VoxCeleb2, SyncNet and Inception evaluators of the paper."
-        tables.append(Table(title, columns, rows, _header(group), space, columns, [note]))
+        tables.append(Table(title, columns, rows, group_header(group), space, columns, [note]))
     return tables
 
 
@@ -153,7 +154,9 @@ def _driving_tables(group: Sequence[RunResult], used: set[str]) -> list[Table]:
             "Paper columns: VoxCeleb2, SyncNet, 2-D landmarks and 3DMM coefficients; compare orderings.",
         ]
         tables.append(
-            Table(f"{title} (paper 1, table 4)", columns, rows, _header(group), "", paper, notes)
+            Table(
+                f"{title} (paper 1, table 4)", columns, rows, group_header(group), "", paper, notes
+            )
         )
     return tables
 
@@ -171,17 +174,19 @@ def _rest_table(group: Sequence[RunResult], used: set[str]) -> Table | None:
     kind = "the motion priors" if stage.startswith("motion_") else stage
     rows = [Row(r.name, r.kind, r.cells) for r in rows]
     if stage != "lip_disentangle":
-        return Table(f"Other metrics of {kind}", columns, rows, _header(group), transposed=True)
+        return Table(
+            f"Other metrics of {kind}", columns, rows, group_header(group), transposed=True
+        )
     title = "Disentanglement of lip and non-lip, other metrics"
     notes = ["Leakage and probe: R² of a linear probe on held-out clips."]
-    return Table(title, columns, rows, _header(group), notes=notes, transposed=True)
+    return Table(title, columns, rows, group_header(group), notes=notes, transposed=True)
 
 
 def _variant_rows(
     group: Sequence[RunResult],
     columns: Sequence[str],
     space: str | None,
-    paper: tuple[PublishedRow, ...],
+    paper: str,
 ) -> list[Row]:
     """One row a variant; ``space`` None takes columns as full metric names."""
     by_variant: dict[str, list[RunResult]] = {}
@@ -190,7 +195,7 @@ def _variant_rows(
     rows = []
     for variant, runs in by_variant.items():
         names = {c: c if space is None else str(MetricName(c, "", space)) for c in columns}
-        cells = {c: _cell(runs, name) for c, name in names.items()}
+        cells = {c: cell_of(runs, name) for c, name in names.items()}
         rows.append(Row(variant, "variant", cells, published_for(paper, variant)))
     return rows
 
@@ -202,41 +207,40 @@ def _reference_rows(group: Sequence[RunResult], columns: Sequence[str], space: s
         cells = {
             column: cell
             for column in columns
-            if (cell := _reference_cell(group, str(MetricName(column, reference, space)))).values
+            if (cell := reference_cell(group, MetricName(column, reference, space))).values
         }
-        if reference == "gt" and "var" in columns and "var" not in cells:
-            # Shuffling changes which clip is compared, not how much the clips move.
-            cells |= {"var": _reference_cell(group, str(MetricName("var", "shuffled", space)))}
-        cells = {column: cell for column, cell in cells.items() if cell.values}
         if cells:
-            gt = next((r for r in published.TABLE_2 if r.method == "GT"), None)
+            gt = next((r for r in published_rows(published.TABLE_2) if r.method == "GT"), None)
             paper = gt if reference == "gt" else None
             rows.append(Row(REFERENCE_NAMES[reference], "reference", cells, paper))
     return rows
 
 
-def _published_rows(table: tuple[PublishedRow, ...], shown: set[str]) -> list[Row]:
+def _published_rows(table: str, shown: set[str]) -> list[Row]:
     """Methods of the paper that we have no counterpart of."""
     return [
         Row(row.method, "published", {}, row)
-        for row in table
+        for row in published_rows(table)
         if row.dataset == "VoxCeleb2" and row.method not in shown
     ]
 
 
-def _reference_cell(group: Sequence[RunResult], name: str) -> Cell:
+def reference_cell(group: Sequence[RunResult], metric: MetricName) -> Cell:
     """A reference's value, the mean over all runs of a seed; equal values are one.
 
     Most references depend on no model. Those that are rendered differ a little from run to run.
     """
     seeds = sorted({result.seed for result in group})
-    cells = [_cell([r for r in group if r.seed == seed], name) for seed in seeds]
+    cells = [cell_of([r for r in group if r.seed == seed], str(metric)) for seed in seeds]
+    if metric.base == "var" and metric.reference == "gt" and not any(c.values for c in cells):
+        # Shuffling changes which clip is compared, not how much the clips move.
+        return reference_cell(group, replace(metric, reference="shuffled"))
     values = tuple(cell.mean for cell in cells if cell.values)
     distinct = tuple(dict.fromkeys(round(v, 6) for v in values))
     return Cell(distinct) if len(distinct) == 1 else Cell(values)
 
 
-def _cell(runs: Sequence[RunResult], name: str) -> Cell:
+def cell_of(runs: Sequence[RunResult], name: str) -> Cell:
     """Values of one metric over runs, without NaN."""
     values = [r.metrics[name] for r in sorted(runs, key=lambda r: r.seed) if name in r.metrics]
     return Cell(tuple(v for v in values if not math.isnan(v)))
@@ -259,7 +263,7 @@ def _bases(group: Sequence[RunResult], space: str) -> set[str]:
     return {p.base for p in parsed if p.space == space}
 
 
-def _header(group: Sequence[RunResult]) -> dict[str, str]:
+def group_header(group: Sequence[RunResult]) -> dict[str, str]:
     """What a reader must know about a table's numbers."""
     first = group[0].data
     kind = "synthetic" if first.synthetic else "real"

@@ -11,23 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talkhead.errors import MissingDependencyError
-from talkhead.report.published import TABLE_I, guidance_of
+from talkhead.report.published import TABLE_I, guidance_of, published_rows
 from talkhead.report.results import MetricName, RunResult
 from talkhead.report.samples import MotionSamples
 from talkhead.report.tables import REFERENCE_NAMES, label
 from talkhead.specs import FPS
 
 FloatArray = NDArray[np.float32]
-TSNE_SAMPLES = 2000
-"""Frames in a t-SNE picture, all clouds together (the paper draws 5000 a method)."""
-TSNE_STEPS = 500
-"""Half of scikit-learn's default; the clouds' outlines have settled by then."""
-
-_REAL, _OURS, _SECOND = "#222222", "#d1495b", "#2e6f95"
+REAL_COLOR = "#222222"
+_OURS, _SECOND = "#d1495b", "#2e6f95"
 _PALETTE = ("#d1495b", "#2e6f95", "#66a182", "#edae49", "#8d6a9f", "#5d737e", "#c38d5b")
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
     """matplotlib.pyplot drawing into files only.
 
     Raises:
@@ -45,12 +41,12 @@ def _pyplot() -> Any:
     return plt
 
 
-def _save(figure: Any, path: Path) -> Path:
+def save_figure(figure: Any, path: Path) -> Path:
     """Write a figure through a temporary name and free it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     figure.savefig(partial, format="png", dpi=130, bbox_inches="tight")
-    _pyplot().close(figure)
+    pyplot().close(figure)
     partial.replace(path)
     return path
 
@@ -82,12 +78,14 @@ def plot_bars(
     values = _values(results, metric)
     if not values:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(1.6 + 0.9 * len(values), 3.6))
     for x, (variant, seeds) in enumerate(values.items()):
         spread = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else 0.0
-        axes.bar(x, np.mean(seeds), 0.65, yerr=spread or None, color=_color(variant, x), capsize=4)
-        axes.scatter([x] * len(seeds), seeds, color=_REAL, s=12, zorder=3)
+        axes.bar(
+            x, np.mean(seeds), 0.65, yerr=spread or None, color=color_of(variant, x), capsize=4
+        )
+        axes.scatter([x] * len(seeds), seeds, color=REAL_COLOR, s=12, zorder=3)
     name = MetricName.parse(metric)
     for k, reference in enumerate(references):
         found = [
@@ -106,7 +104,7 @@ def plot_bars(
     axes.margins(y=0.15)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7, frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_guidance(results: Sequence[RunResult], space: str, path: Path) -> Path | None:
@@ -119,7 +117,7 @@ def plot_guidance(results: Sequence[RunResult], space: str, path: Path) -> Path 
     scales = sorted({s for s, _ in guided if s is not None})
     if len(scales) < 2:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.1))
     for axes, base in zip(panels, ("var", "fid_fm", "snd"), strict=True):
         metric = str(MetricName(base, "", space))
@@ -127,13 +125,15 @@ def plot_guidance(results: Sequence[RunResult], space: str, path: Path) -> Path 
         mean = [float(np.nanmean(v)) if np.isfinite(v).any() else math.nan for v in per_scale]
         std = [float(np.nanstd(v, ddof=1)) if np.isfinite(v).sum() > 1 else 0.0 for v in per_scale]
         axes.errorbar(scales, mean, yerr=std, color=_OURS, marker="o", capsize=3, label="ours")
-        paper = [(float(row.method.split("=")[1]), row.values[base]) for row in TABLE_I]
+        paper = [
+            (float(row.method.split("=")[1]), row.values[base]) for row in published_rows(TABLE_I)
+        ]
         twin = axes.twinx()
         twin.plot(*zip(*paper, strict=True), color=_SECOND, ls="--", marker="x", label="paper")
         twin.tick_params(axis="y", colors=_SECOND, labelsize=7)
         truth = [r.metrics.get(str(MetricName(base, "gt", space)), math.nan) for _, r in guided]
         if np.isfinite(truth).any():
-            axes.axhline(np.nanmean(truth), color=_REAL, ls=":", label="real")
+            axes.axhline(np.nanmean(truth), color=REAL_COLOR, ls=":", label="real")
         axes.set_xlabel("guidance factor s")
         axes.set_title(label(base) + (f" [{space}]" if space else ""), fontsize=9)
         lines = [*axes.get_legend_handles_labels()[0], *twin.get_legend_handles_labels()[0]]
@@ -141,60 +141,7 @@ def plot_guidance(results: Sequence[RunResult], space: str, path: Path) -> Path 
     origin = _origin([r for s, r in guided if s is not None])
     figure.suptitle(f"{origin}; right axis: published, VoxCeleb2", fontsize=8, color="#444444")
     figure.tight_layout()
-    return _save(figure, path)
-
-
-def plot_tsne(
-    samples: Mapping[str, MotionSamples], groups: Sequence[str], title: str, path: Path
-) -> Path | None:
-    """t-SNE of descriptor groups, real motion against each variant in its own panel.
-
-    All variants and the real frames are embedded together, so that panels share their axes.
-
-    Args:
-        samples: Variant -> samples of the same clips.
-        groups: Descriptor groups joined for the embedding, for instance ``("rotation",)``.
-        title: What is shown.
-        path: PNG to write.
-
-    Returns:
-        The path, or None when a group is missing or there are too few frames.
-
-    Source: paper 1 figures VI to XIII.
-    """
-    from sklearn.manifold import TSNE
-
-    usable = {k: s for k, s in samples.items() if all(g in s.layout for g in groups)}
-    if not usable:
-        return None
-    first = next(iter(usable.values()))
-    rng = np.random.default_rng(0)
-    limit = TSNE_SAMPLES // (len(usable) + 1)
-    clouds = [_draw(_joined(first, groups, real=True), limit, rng)]
-    clouds += [_draw(_joined(s, groups, real=False), limit, rng) for s in usable.values()]
-    points = np.concatenate(clouds)
-    if len(points) < 30:
-        return None
-    # Scaled by the real frames: the pictures compare shapes of clouds, not units.
-    points = (points - clouds[0].mean(0)) / np.maximum(clouds[0].std(0), 1e-6)
-    perplexity = min(30.0, (len(points) - 1) / 3.0)
-    # A fixed exact start keeps the picture the same from run to run.
-    tsne = TSNE(perplexity=perplexity, init="pca", max_iter=TSNE_STEPS, random_state=0)
-    flat = tsne.fit_transform(points)
-    parts = np.split(flat, np.cumsum([len(c) for c in clouds])[:-1])
-    plt = _pyplot()
-    figure, panels = plt.subplots(
-        1, len(usable), figsize=(3.2 * len(usable), 3.4), squeeze=False, sharex=True, sharey=True
-    )
-    for x, (axes, variant, cloud) in enumerate(zip(panels[0], usable, parts[1:], strict=True)):
-        axes.scatter(*parts[0].T, s=3, color=_REAL, alpha=0.25, lw=0, label="real")
-        axes.scatter(*cloud.T, s=3, color=_color(variant, x), alpha=0.5, lw=0, label=variant)
-        axes.legend(fontsize=7, markerscale=4, loc="upper right")
-        axes.set_xticks([])
-        axes.set_yticks([])
-    figure.suptitle(f"t-SNE of {title}, {limit} frames a cloud at most", fontsize=9)
-    figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_traces(samples: Mapping[str, MotionSamples], path: Path, *, clips: int = 3) -> Path | None:
@@ -205,7 +152,7 @@ def plot_traces(samples: Mapping[str, MotionSamples], path: Path, *, clips: int 
     """
     if not samples:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     first = next(iter(samples.values()))
     channels = _channels(first.layout)
     clips = min(clips, first.real.shape[0])
@@ -215,10 +162,12 @@ def plot_traces(samples: Mapping[str, MotionSamples], path: Path, *, clips: int 
     for row, (name, column) in enumerate(channels.items()):
         for clip in range(clips):
             axes = panels[row][clip]
-            _trace(axes, first.real[clip], first.valid[clip], column, color=_REAL, label="real")
+            _trace(
+                axes, first.real[clip], first.valid[clip], column, color=REAL_COLOR, label="real"
+            )
             for x, (variant, one) in enumerate(samples.items()):
                 if clip < one.generated.shape[0] and column < one.generated.shape[2]:
-                    color = _color(variant, x)
+                    color = color_of(variant, x)
                     _trace(axes, one.generated[clip], one.valid[clip], column, color, variant)
             axes.tick_params(labelsize=6)
             if row == 0:
@@ -229,7 +178,7 @@ def plot_traces(samples: Mapping[str, MotionSamples], path: Path, *, clips: int 
     for axes in panels[-1]:
         axes.set_xlabel("s", fontsize=7)
     figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_spectra(samples: Mapping[str, MotionSamples], path: Path) -> Path | None:
@@ -247,24 +196,24 @@ def plot_spectra(samples: Mapping[str, MotionSamples], path: Path) -> Path | Non
     real = mean_power(first.real, first.valid)
     if real is None:
         return None
-    plt = _pyplot()
+    plt = pyplot()
     figure, panels = plt.subplots(
         1, len(channels), figsize=(2.8 * len(channels), 2.9), squeeze=False
     )
     frequency = np.fft.rfftfreq(64, 1.0 / FPS)[1:]
     for axes, (name, column) in zip(panels[0], channels.items(), strict=True):
-        axes.loglog(frequency, real[1:, column], color=_REAL, label="real")
+        axes.loglog(frequency, real[1:, column], color=REAL_COLOR, label="real")
         for x, (variant, one) in enumerate(samples.items()):
             power = mean_power(one.generated, one.valid)
             if power is not None and column < power.shape[1]:
-                color = _color(variant, x)
+                color = color_of(variant, x)
                 axes.loglog(frequency, power[1:, column] + 1e-12, color=color, lw=1, label=variant)
         axes.set_title(name, fontsize=8)
         axes.set_xlabel("Hz", fontsize=7)
         axes.tick_params(labelsize=6)
     panels[0][0].legend(fontsize=6, frameon=False)
     figure.tight_layout()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def mean_power(motion: FloatArray, valid: NDArray[np.bool_], size: int = 64) -> FloatArray | None:
@@ -315,20 +264,7 @@ def _trace(
     axes.plot(np.arange(len(line)) / FPS, line, color=color, lw=0.9, label=label)
 
 
-def _joined(samples: MotionSamples, groups: Sequence[str], *, real: bool) -> FloatArray:
-    out: FloatArray = np.concatenate([samples.group(g, real=real) for g in groups], axis=1)
-    return out
-
-
-def _draw(points: FloatArray, limit: int, rng: np.random.Generator) -> FloatArray:
-    """At most ``limit`` rows, without replacement."""
-    if len(points) <= limit:
-        return points
-    drawn: FloatArray = points[rng.permutation(len(points))[:limit]]
-    return drawn
-
-
-def _color(variant: str, index: int) -> str:
+def color_of(variant: str, index: int) -> str:
     """Fixed colours for the two priors, so that all plots agree."""
     fixed = {"diffusion": _OURS, "ar": _SECOND}
     return fixed.get(variant, _PALETTE[index % len(_PALETTE)])

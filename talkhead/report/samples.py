@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from talkhead.errors import DataError, ShapeError
+from talkhead.report.results import RunResult
 
 FILE_NAME = "samples.npz"
 FloatArray = NDArray[np.float32]
@@ -100,3 +101,17 @@ class MotionSamples:
             layout={k: slice(a, b) for k, (a, b) in header["layout"].items()},
             space=header["space"],
         )
+
+
+def kept_samples(results: Iterable[RunResult]) -> dict[str, MotionSamples]:
+    """Motion of each variant that kept any, from its lowest seed that did.
+
+    Raises:
+        DataError: A file is broken.
+    """
+    found: dict[str, MotionSamples] = {}
+    for result in sorted(results, key=lambda r: r.seed):
+        file = None if result.path is None else result.path.with_name(FILE_NAME)
+        if file is not None and file.is_file() and result.variant not in found:
+            found[result.variant] = MotionSamples.read(file)
+    return found

@@ -12,8 +12,8 @@ from typing import Literal
 
 from talkhead.report.published import PublishedRow
 from talkhead.report.results import MetricName
+from talkhead.report.templates import Direction
 
-Direction = Literal["lower", "higher", "gt", "one", "none"]
 ARROWS: Mapping[Direction, str] = {
     "lower": "↓",
     "higher": "↑",
@@ -151,7 +151,7 @@ class Table:
         grid = self._grid()
         if self.transposed:
             grid = [list(line) for line in zip(*grid, strict=True)]
-        lines += ["", _line(grid[0]), _line(["---"] * len(grid[0])), *map(_line, grid[1:])]
+        lines += ["", *markdown_table(grid)]
         if self.notes:
             lines += ["", *(f"*{note}*" for note in self.notes)]
         return "\n".join(lines) + "\n"
@@ -229,8 +229,8 @@ def write_csv(tables: Iterable[Table]) -> str:
                         row.kind,
                         column,
                         table.space,
-                        _plain(cell.mean),
-                        _plain(cell.std),
+                        csv_number(cell.mean),
+                        csv_number(cell.std),
                         len(cell.values),
                         table.direction(column),
                         "" if shown is None else shown,
@@ -242,7 +242,8 @@ def write_csv(tables: Iterable[Table]) -> str:
     return out.getvalue()
 
 
-def _plain(value: float) -> str:
+def csv_number(value: float) -> str:
+    """All digits; nothing for NaN."""
     return "" if math.isnan(value) else repr(value)
 
 
@@ -259,5 +260,11 @@ def _printed(value: float) -> str:
     return f"{value:.2f}" if abs(value) < 10 and round(value, 2) == value else f"{value:g}"
 
 
+def markdown_table(grid: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table whose first row is its heading."""
+    return [_line(grid[0]), _line(["---"] * len(grid[0])), *map(_line, grid[1:])]
+
+
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    """One row; a bar within a cell, as in ``|AV-Off|``, would end it."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,21 +1,27 @@
-"""Write a whole report: tables, CSV and every plot that the runs allow."""
+"""Write a whole report: tables, CSV and every plot that the runs allow; or some templates of the papers."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from talkhead.errors import MissingDependencyError
+from talkhead.errors import DataError, MissingDependencyError
 from talkhead.report import claims
 from talkhead.report import plots as draw
 from talkhead.report.build import build_tables, comparable_groups
-from talkhead.report.published import MULTIMODALITY, guidance_of
+from talkhead.report.contact_sheet import contact_sheet
+from talkhead.report.published import MULTIMODALITY, guidance_of, published_rows
 from talkhead.report.results import MetricName, RunResult, find_results
 from talkhead.report.samples import FILE_NAME as SAMPLES_NAME
-from talkhead.report.samples import MotionSamples
+from talkhead.report.samples import MotionSamples, kept_samples
 from talkhead.report.tables import Table, write_csv
+from talkhead.report.template_figures import DrawnFigure
+from talkhead.report.template_figures import draw as draw_figure
+from talkhead.report.template_tables import FilledTable, fill
+from talkhead.report.templates import chosen
+from talkhead.report.tsne import plot_tsne
 
 
 @dataclass
@@ -26,19 +32,33 @@ class Report:
         markdown: ``table.md``.
         csv: ``table.csv``.
         plots: PNG files.
+        sheets: PNG files, frames of a video each.
         left_out: What could not be drawn and why.
     """
 
     markdown: Path
     csv: Path
     plots: list[Path] = field(default_factory=list)
+    sheets: list[Path] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
 
-def write_report(folders: Iterable[Path | str], out: Path | str, *, plots: bool = True) -> Report:
+def write_report(
+    folders: Iterable[Path | str],
+    out: Path | str,
+    *,
+    plots: bool = True,
+    videos: Mapping[str, Path] | None = None,
+) -> Report:
     """Read all results below ``folders`` and write the report into ``out``.
 
     Without matplotlib the tables are written all the same and ``left_out`` says what is missing.
+
+    Args:
+        folders: Where ``metrics.json`` files are looked for.
+        out: Folder to write.
+        plots: Draw plots and contact sheets as well.
+        videos: Name -> video shown as a contact sheet, besides the newest sample of each run.
 
     Raises:
         DataError: See :func:`talkhead.report.results.find_results` and
@@ -54,13 +74,71 @@ def write_report(folders: Iterable[Path | str], out: Path | str, *, plots: bool 
             _all_plots(results, target / "plots", report)
         except MissingDependencyError as error:
             report.left_out.append(str(error))
+        _all_sheets(results, videos or {}, target / "sheets", report)
     _write_text(report.csv, write_csv(tables))
     _write_text(report.markdown, _markdown(tables, results, report))
     return report
 
 
+@dataclass
+class TemplateFiles:
+    """What :func:`write_templates` wrote, and which figures it could not draw and why."""
+
+    files: list[Path] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def write_templates(
+    folders: Sequence[Path | str],
+    out: Path | str,
+    patterns: Iterable[str],
+    *,
+    spaces: Collection[str] = (),
+    plots: bool = True,
+    videos: Mapping[str, Path] | None = None,
+) -> TemplateFiles:
+    """Fill templates of the papers; each becomes ``OUT/<paper>/<table>.md`` and ``.csv``.
+
+    Args:
+        folders: Where ``metrics.json`` files are looked for; none shows what is published.
+        out: Folder to write.
+        patterns: Names of templates, or shell patterns such as ``ms_sync/*``.
+        spaces: See :func:`talkhead.report.template_tables.fill`.
+        plots: Draw the figures among them; they are left out otherwise.
+        videos: Variant -> video whose frames figure 6 of paper 1 shows.
+
+    Raises:
+        ConfigError: No template of a name.
+        DataError: No results below the folders, broken ones, or two for one variant and seed.
+    """
+    target, written = Path(out), TemplateFiles()
+    wanted = chosen(patterns)
+    results = find_results(folders) if folders else []
+    for template in wanted:
+        place = target / f"{template.name}.md"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        filled: FilledTable | DrawnFigure
+        if template.plot is None:
+            filled = fill(template, results, spaces)
+        elif not plots:
+            written.left_out.append(f"{template.name}: plots are off")
+            continue
+        else:
+            try:
+                filled = draw_figure(template, results, place.parent, videos)
+            except MissingDependencyError as error:
+                written.left_out.append(f"{template.name}: {error}")
+                continue
+            written.files += filled.pictures
+        _write_text(place, filled.markdown())
+        _write_text(place.with_suffix(".csv"), filled.csv())
+        written.files += [place, place.with_suffix(".csv")]
+    return written
+
+
 def _markdown(tables: Sequence[Table], results: Sequence[RunResult], report: Report) -> str:
     """All tables, then the plots."""
+    (paper,) = published_rows(MULTIMODALITY)
     synthetic = any(r.data.synthetic for r in results)
     lines = ["# Results", ""]
     if synthetic:
@@ -71,7 +149,7 @@ def _markdown(tables: Sequence[Table], results: Sequence[RunResult], report: Rep
     lines += [
         "Cells are mean ± sample standard deviation over seeds. Columns and rows marked *paper* or "
         "*published* repeat the paper's printed numbers on its own data and extractor; "
-        f"its Multimodality is {MULTIMODALITY.values['multimodality']} ({MULTIMODALITY.dataset}).",
+        f"its Multimodality is {paper.values['multimodality']} ({paper.dataset}).",
         "Bold is the best of our variants; rows of real motion and baselines do not compete.",
         "",
     ]
@@ -84,6 +162,12 @@ def _markdown(tables: Sequence[Table], results: Sequence[RunResult], report: Rep
         lines += ["## Plots", ""]
         base = report.markdown.parent
         lines += [f"![{p.stem}]({p.relative_to(base).as_posix()})" for p in report.plots]
+    if report.sheets:
+        lines += ["", "## Contact sheets", ""]
+        base = report.markdown.parent
+        lines += [
+            f"{p.stem}: ![{p.stem}]({p.relative_to(base).as_posix()})\n" for p in report.sheets
+        ]
     if report.left_out:
         lines += ["", *(f"Left out: {reason}" for reason in report.left_out)]
     return "\n".join(lines).rstrip() + "\n"
@@ -107,17 +191,41 @@ def _all_plots(results: Sequence[RunResult], folder: Path, report: Report) -> No
         report.plots += [path for path in made if path is not None]
 
 
+def _all_sheets(
+    results: Sequence[RunResult], videos: Mapping[str, Path], folder: Path, report: Report
+) -> None:
+    """Frames of the newest sample video of each run, and of the videos that were named.
+
+    Raises:
+        DataError: A named video is broken; a run's own is left out.
+    """
+    for name, path in [*_run_videos(results).items(), *videos.items()]:
+        try:
+            report.sheets.append(contact_sheet(path, folder / f"{_slug(name)}.png"))
+        except MissingDependencyError as error:
+            report.left_out.append(str(error))
+            return
+        except DataError as error:
+            if name in videos:
+                raise
+            report.left_out.append(str(error))
+
+
+def _run_videos(results: Sequence[RunResult]) -> dict[str, Path]:
+    """Newest video in the ``samples`` folder beside each run's metrics."""
+    found = {}
+    for result in results:
+        here = [] if result.path is None else sorted(result.path.parent.glob("samples/*.mp4"))
+        if here:
+            found[f"{result.variant}_seed{result.seed}"] = here[-1]
+    return found
+
+
 def _sample_plots(
     group: Sequence[RunResult], folder: Path, prefix: str, report: Report
 ) -> list[Path | None]:
     """Plots that need motion, from one seed (the lowest) of each variant that kept samples."""
-    samples: dict[str, MotionSamples] = {}
-    for result in sorted(group, key=lambda r: r.seed):
-        file = None if result.path is None else result.path.with_name(SAMPLES_NAME)
-        if file is None or not file.is_file() or result.variant in samples:
-            continue
-        if guidance_of(result.variant) is None:
-            samples[result.variant] = MotionSamples.read(file)
+    samples = kept_samples(r for r in group if guidance_of(r.variant) is None)
     if not samples:
         report.left_out.append(
             f"traces, spectra and t-SNE of {group[0].stage}: no {SAMPLES_NAME} beside its metrics"
@@ -126,8 +234,8 @@ def _sample_plots(
     return [
         draw.plot_traces(_few(samples), folder / f"{prefix}traces.png"),
         draw.plot_spectra(samples, folder / f"{prefix}spectra.png"),
-        draw.plot_tsne(samples, ("rotation",), "poses", folder / f"{prefix}tsne_poses.png"),
-        draw.plot_tsne(
+        plot_tsne(samples, ("rotation",), "poses", folder / f"{prefix}tsne_poses.png"),
+        plot_tsne(
             samples, ("expression",), "expressions", folder / f"{prefix}tsne_expressions.png"
         ),
     ]

@@ -14,16 +14,16 @@ from tests.talkhead.report.factory import prior_metrics, result
 
 
 def test_published_rows_add_up_and_match_the_definitions() -> None:
-    for row in (*published.TABLE_2, *published.TABLE_I):
+    rows = published.published_rows
+    for row in (*rows(published.TABLE_2), *rows(published.TABLE_I)):
         if "snd" in row.values:
             total = row.values["fid_fm"] + row.values["fid_dfm"]
             # Printed to two digits, so a sum may be off by one in the last.
             assert row.values["snd"] == pytest.approx(total, abs=0.011)
-    for row in published.TABLE_1:
+    for row in rows(published.TABLE_1):
         gap = abs(row.values["sync_confidence"] - row.values["sync_confidence_training"])
         expected = gap / row.values["sync_confidence_training"]
         assert row.values["sync_nlse"] == pytest.approx(expected, abs=0.011)
-    assert published.MULTIMODALITY.values["multimodality"] == 2.31
 
 
 def test_variants_find_their_published_row() -> None:

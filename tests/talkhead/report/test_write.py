@@ -10,6 +10,7 @@ from talkhead.errors import DataError, MissingDependencyError, ShapeError
 from talkhead.report import plots
 from talkhead.report.contact_sheet import contact_sheet, evenly, frame_grid
 from talkhead.report.plots import mean_power
+from talkhead.report.tsne import plot_tsne
 from talkhead.report.write import write_report
 from tests.talkhead.report.factory import result, samples, write_study
 
@@ -69,7 +70,7 @@ def test_plots_without_their_numbers_are_not_drawn(tmp_path: Path) -> None:
     assert plots.plot_traces({}, tmp_path / "c.png") is None
     code = samples(0)
     plain = type(code)(code.generated, code.real, code.valid, code.clips, {"code": slice(0, 15)})
-    assert plots.plot_tsne({"x": plain}, ("rotation",), "poses", tmp_path / "d.png") is None
+    assert plot_tsne({"x": plain}, ("rotation",), "poses", tmp_path / "d.png") is None
     assert not list(tmp_path.iterdir())
 
 
