@@ -5,6 +5,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
 	&& command -v $$p && break; done)
 SOURCES := talkhead datamodules callbacks tests
+# A process for each core, a file of tests at a time; small networks gain little from a second thread.
+PARALLEL ?= -n logical --dist loadfile
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 STAMP := $(VENV)/.installed
@@ -30,10 +32,10 @@ demo: install  ## the whole pipeline in small size, under runs/demo/
 test: check  ## the same as check: what has to pass before a change is done
 
 test-all: install  ## every test, the slow ones too
-	$(BIN)/python -m pytest -m "not gpu and not network" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not gpu and not network" $(PYTEST_ARGS)
 
 check: lint types  ## lint, format, types and the default tests; exactly what CI runs
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 lint: install  ## ruff: rules and format
 	$(BIN)/ruff check .
