@@ -13,6 +13,7 @@ from torch import Tensor
 from talkhead.errors import ConfigError
 from talkhead.generation import GeneratorRenderer
 from talkhead.landmarks.base import Landmarker
+from talkhead.metrics.correlation import correlation
 from talkhead.metrics.part_distances import (
     blink_distance,
     descriptor_distance,
@@ -138,15 +139,8 @@ class DrivingScores:
             "pose_distance": descriptor_distance(
                 made[:, columns["rotation"]], wanted[:, columns["rotation"]]
             ),
-            "mouth_correlation": _correlation(mouth[:, 0], wanted_mouth[:, 0]),
+            "mouth_correlation": correlation(mouth, wanted_mouth),
             "mouth_motion": motion_share(mouth, wanted_mouth),
             "head_motion": motion_share(moved, wanted_moved),
         }
         return {name: float(value) for name, value in found.items()}
-
-
-def _correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Pearson's correlation of two curves; 0 if one of them is constant."""
-    a, b = first.double() - first.double().mean(), second.double() - second.double().mean()
-    correlation: Tensor = (a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-12)
-    return correlation

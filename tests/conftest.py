@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,3 +29,13 @@ def run(tmp_path: Path) -> Run:
         return root
 
     return runner
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real clips outside the repository (``TALKHEAD_SHARED_DATA``, or ``../shared/data``)."""
+    place = os.environ.get("TALKHEAD_SHARED_DATA")
+    folder = Path(place) if place else Path(__file__).parents[2] / "shared" / "data"
+    if not (folder / "clips").is_dir():
+        pytest.skip("no shared data")
+    return folder

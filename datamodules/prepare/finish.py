@@ -19,6 +19,7 @@ from datamodules.prepare.splits import assign_splits
 from datamodules.prepare.work import WorkFolder
 from datamodules.shard_index import SPLITS
 from datamodules.shards import ClipRow, MotionStats, ShardWriter, write_prepared
+from datamodules.tracks import TrackFolder, write_tracks
 from talkhead.errors import ConfigError, DataError
 from talkhead.geometry.motion import MotionModel, mouth_opening, pose_free
 from talkhead.specs import FPS, SAMPLES_PER_FRAME
@@ -125,6 +126,7 @@ def finish(
     meta: Mapping[str, Any],
     options: FinishOptions,
     step: Step | None = None,
+    tracks: TrackFolder | None = None,
 ) -> dict[str, Any]:
     """Write the prepared set; doing it again gives the same files.
 
@@ -136,12 +138,13 @@ def finish(
         meta: ``dataset``, ``synthetic``, ``raw_root``, ``landmarker``, ``video`` for prepared.json.
         options: Settings.
         step: Called with what is being done, and how much of it is done.
+        tracks: Coefficient files to store beside the set.
 
     Returns:
         The report, as written to ``report.json``.
 
     Raises:
-        DataError: No clip was accepted, or no training clip moves.
+        DataError: No clip was accepted, no training clip moves, or no clip has a usable track.
     """
     if not entries:
         reasons = Counter(r["reason"] for r in rejected)
@@ -154,6 +157,7 @@ def finish(
     # From here on the old set, if any, is no longer whole.
     (out / "prepared.json").unlink(missing_ok=True)
     shutil.rmtree(out / "shards", ignore_errors=True)
+    shutil.rmtree(out / "tracks", ignore_errors=True)
     model = MotionModel.fit(_landmarks(folder, training, tell), options.n_expression)
     offsets = measure_offsets(folder, entries, len(splits), tell)
     sums = _Sums()
@@ -170,6 +174,16 @@ def finish(
             if odd:
                 flags[row.id] = odd
     report = make_report(rows, entries, rejected, flags)
+    if tracks is not None:
+        places = {row.id: entry for row, entry in zip(rows, entries, strict=True)}
+        record = write_tracks(
+            out,
+            rows,
+            entries,
+            lambda r: pose_free(folder.load(places[r.id], "landmarks"))[1],
+            tracks,
+        )
+        report["tracks"] = {key: record[key] for key in ("name", "clips", "refused", "without")}
     write_prepared(out, meta, rows, list(rejected), model, sums.stats(), report)
     tell("writing shards", len(entries), len(entries))
     return report

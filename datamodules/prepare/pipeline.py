@@ -16,6 +16,7 @@ from datamodules.prepare.layouts import Listing, RawClip, list_clips
 from datamodules.prepare.options import ClipOptions
 from datamodules.prepare.work import WorkFolder, clip_signature
 from datamodules.shard_io import write_text_atomic
+from datamodules.tracks import TrackFolder
 from talkhead.errors import DataError
 from talkhead.geometry.crop import crop_policy
 from talkhead.specs import VideoSpec, spec_dict
@@ -63,6 +64,7 @@ class PrepareJob:
         shard: ``(i, n)``: only this part of the clips, and no finishing.
         keep_work: Keep the finished clips after the set is written.
         landmarker: ``"module:Class"`` of the face tracker.
+        tracks: Coefficient files of the clips, stored beside the set.
     """
 
     root: Path
@@ -78,6 +80,7 @@ class PrepareJob:
     shard: tuple[int, int] | None = None
     keep_work: bool = False
     landmarker: str = DEFAULT_LANDMARKER
+    tracks: TrackFolder | None = None
 
     def listing(self) -> Listing:
         """The raw clips asked for."""
@@ -95,7 +98,9 @@ class PrepareJob:
     def fingerprint(self, listing: Listing) -> str:
         """Hash over the raw clips and all settings: equal means there is nothing to do."""
         signatures = [clip_signature(raw, self.digest) for raw in listing.clips]
-        text = json.dumps([signatures, asdict(self.finish), self.name, self.layout])
+        told = [signatures, asdict(self.finish), self.name, self.layout]
+        # Only when there are any, so that sets made without keep their fingerprint.
+        text = json.dumps(told if self.tracks is None else [*told, self.tracks.signature()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -128,10 +133,12 @@ def prepare(job: PrepareJob, watcher: Watcher | None = None) -> Outcome:
 
     Raises:
         ConfigError: Settings that cannot work.
-        DataError: Nothing to prepare, or every clip was rejected.
+        DataError: Nothing to prepare, every clip was rejected, or no clip has one of the tracks.
         MissingDependencyError: The face tracker or PyAV is not installed.
     """
     watch = watcher or _Silent()
+    if job.tracks is not None:
+        job.tracks.check()
     listing = job.listing()
     fingerprint = job.fingerprint(listing)
     before = _finished(job.out)
@@ -158,7 +165,7 @@ def prepare(job: PrepareJob, watcher: Watcher | None = None) -> Outcome:
         "options": {**asdict(job.clip), **asdict(job.finish)},
         "prepare": fingerprint,
     }
-    report = finish(job.out, folder, accepted, rejected, meta, job.finish, watch.step)
+    report = finish(job.out, folder, accepted, rejected, meta, job.finish, watch.step, job.tracks)
     if not job.keep_work:
         shutil.rmtree(work)
     return Outcome(report, len(listing.clips), len(listing.clips))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,19 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--fix-offset", action="store_true", help="shift the sound of clips with a clear offset"
     )
+    group.add_argument(
+        "--motion-tracks",
+        type=Path,
+        metavar="DIR",
+        help="Deep3DFaceRecon coefficients to store beside the set: DIR/clip.mat for clip.mp4",
+    )
+    group.add_argument(
+        "--motion-lag",
+        type=int,
+        default=0,
+        metavar="FRAMES",
+        help="source frames by which the videos come later than their tracks (default: 0)",
+    )
     group = parser.add_argument_group("the run")
     group.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
     group.add_argument("--limit", type=int, metavar="N", help="only the first N clips")
@@ -121,6 +135,7 @@ def job_from_args(argv: Sequence[str]) -> PrepareJob:
     from datamodules.prepare.finish import FinishOptions
     from datamodules.prepare.options import ClipOptions
     from datamodules.prepare.pipeline import PrepareJob
+    from datamodules.tracks import TrackFolder
 
     args = _parser().parse_args(argv)
     return PrepareJob(
@@ -152,6 +167,9 @@ def job_from_args(argv: Sequence[str]) -> PrepareJob:
         limit=args.limit,
         shard=_shard(args.shard),
         keep_work=args.keep_work,
+        tracks=None
+        if args.motion_tracks is None
+        else TrackFolder(args.motion_tracks, args.motion_lag),
     )
 
 
@@ -249,6 +267,8 @@ def summary(report: dict[str, Any], out: Path) -> str:
         f"offsets    {offsets['clear']} of {offsets['estimated']} clear, {len(late)} of them three "
         "frames or more off" + (f": {', '.join(late[:5])}" if late else "")
     )
+    if "tracks" in report:
+        lines.append(_tracks_line(report["tracks"]))
     if report["flags"]:
         flags = ", ".join(f"{flag} {n}" for flag, n in report["flags"].items())
         lines.append(f"flags      {flags} (see {out / 'report.json'})")
@@ -258,6 +278,18 @@ def summary(report: dict[str, Any], out: Path) -> str:
         )
     lines.append(f"written    {out}")
     return "\n".join(lines)
+
+
+def _tracks_line(tracks: dict[str, Any]) -> str:
+    """How many clips have coefficients, and how their head pose agrees with the mesh's."""
+    pose = [clip["correlation"] for clip in tracks["clips"].values()]
+    middle = [statistics.median(values) for values in zip(*pose, strict=True)]
+    lag = statistics.median(clip["lag_frames"] for clip in tracks["clips"].values())
+    return (
+        f"tracks     {len(pose)} clips with {tracks['name']}, {len(tracks['refused'])} refused, "
+        f"{tracks['without']} without; pitch, yaw, roll correlate {middle[0]:.2f}, {middle[1]:.2f}, "
+        f"{middle[2]:.2f} with the mesh (median), lag {lag:+.0f} frames"
+    )
 
 
 def _length(hours: float) -> str:

@@ -20,8 +20,9 @@ def gaze_loss(
     r"""``mean |Phi(fake) - Phi(real)|`` on features of a gaze estimator.
 
     Args:
-        network: Features ``(n, D)`` of pictures and landmarks, such as
-            :class:`~talkhead.networks.perceptual.GazeFeatures`.
+        network: Features ``(n, D)`` of pictures and landmarks:
+            :class:`~talkhead.networks.perceptual.GazeFeatures` or
+            :class:`~talkhead.networks.gaze.GazeNet`.
         fake: Generated pictures ``(n, 3, H, W)`` in [-1, 1].
         real: Real pictures of the same shape; no gradient goes there.
         landmarks: ``(n, 478, 3)`` of the real pictures in crop units. Both pictures are cut by

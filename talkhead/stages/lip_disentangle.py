@@ -9,9 +9,11 @@ from torch import Tensor
 
 from talkhead.batch import WindowBatch, Windows, to_float
 from talkhead.checkpoint import Source, resolve
+from talkhead.errors import ConfigError
 from talkhead.losses.disentangle import MemoryBank, orthogonal_loss
 from talkhead.losses.gaze import gaze_loss
 from talkhead.networks.audio_encoder import AudioEncoder
+from talkhead.networks.gaze import GazeNet
 from talkhead.networks.generator import StyleGenerator
 from talkhead.networks.heads import LipHead, NonLipHead
 from talkhead.networks.identity_encoder import IdentityEncoder
@@ -31,7 +33,7 @@ class LipDisentangleStage(AdversarialStage):
     Source: paper 1 eq. 3-5, supplement I.2-I.3; reference-facts 3. All weights are 1 as in the paper.
     """
 
-    consumes = ("identity_encoder", "motion_encoder", "audio_encoder")
+    consumes = ("identity_encoder", "motion_encoder", "audio_encoder", "gaze")
     exports = ("nonlip_head", "lip_head", "generator")
     default_weights = {
         "orthogonal": 1.0,
@@ -59,6 +61,7 @@ class LipDisentangleStage(AdversarialStage):
         discriminator: dict[str, Any] | None = None,
         weights: dict[str, float] | None = None,
         vgg_weights: str | None = None,
+        gaze: Source | None = None,
         gaze_weights: str | None = None,
         gan_mode: str = "hinge",
         train_identity: bool = False,
@@ -92,7 +95,8 @@ class LipDisentangleStage(AdversarialStage):
             discriminator: Options of :class:`PatchDiscriminator`.
             weights: Loss weights by term; ``orthogonal: 0`` is the paper's "w/o L_ol".
             vgg_weights: File with torchvision's VGG-19 weights; without it that term is left out.
-            gaze_weights: File with L2CS weights; without it the gaze term is left out.
+            gaze: Checkpoint of stage ``gaze``, whose network then measures the gaze term.
+            gaze_weights: File with L2CS weights, in its place; without either the gaze term is left out.
             gan_mode: ``hinge`` or ``log``.
             train_identity: Train the identity encoder too (unknown in the paper; frozen is recommended).
             freeze_heads_after_batches: From here only the generator and the discriminator learn.
@@ -128,9 +132,7 @@ class LipDisentangleStage(AdversarialStage):
         else:
             self.generator = build(StyleGenerator, generator, "generator")
         self.bank = MemoryBank(steps=bank_steps, gather=bank_over_ranks)
-        self.gaze = None
-        if self.loss_weights["gaze"] > 0 and gaze_weights is not None:
-            self.gaze = GazeFeatures(weights_path=gaze_weights).eval().requires_grad_(False)
+        self.gaze = _gaze_network(gaze, gaze_weights) if self.loss_weights["gaze"] > 0 else None
 
     def needs(self) -> Windows:
         """Aligned frame and sound windows with identity frames of the same video."""
@@ -191,3 +193,21 @@ class LipDisentangleStage(AdversarialStage):
             {"params": list(trainable(heads)), "lr": self.lr},
             {"params": list(trainable([self.generator])), "lr": self.lr_generator},
         ]
+
+
+def _gaze_network(source: Source | None, weights: str | None) -> GazeNet | GazeFeatures | None:
+    """The frozen network of the gaze term, or None.
+
+    Raises:
+        ConfigError: Two networks are given.
+    """
+    if source is not None and weights is not None:
+        raise ConfigError(
+            "gaze and gaze_weights: expected one gaze network, got two; pass the checkpoint of stage gaze "
+            "or the file with L2CS weights."
+        )
+    if source is not None:
+        return resolve(GazeNet, source, "gaze")
+    if weights is not None:
+        return GazeFeatures(weights_path=weights).eval().requires_grad_(False)
+    return None

@@ -56,6 +56,17 @@ def lmd_loop(
     return total / len(real)
 
 
+def nme_loop(generated: Array, real: Array, points: tuple[int, ...]) -> float:
+    """NME of some of 478 points of one clip ``(T, 478, 2)`` by the real outer eye corners 33 and 263."""
+    total, count = 0.0, 0
+    for ours, theirs in zip(generated, real, strict=True):
+        size = math.hypot(*(theirs[263] - theirs[33]))
+        for i in points:
+            total += math.hypot(*(ours[i] - theirs[i])) / size
+            count += 1
+    return total / count
+
+
 def jitter_loop(track: Array, points: tuple[int, ...]) -> float:
     """Deviation of the tremble of one clip ``(T, 68, 2)`` in crop widths."""
     squares = []
