@@ -30,6 +30,9 @@ ANGLES = ("pitch", "yaw", "roll")
 GOOD = 0.9
 """Correlations from here on are printed bold."""
 
+COMPONENTS = 5
+"""Main components of a clip's 64 expression coefficients that may explain a difference."""
+
 
 def pairs(clips: Path, tracks: Path) -> Iterator[tuple[Path, Path]]:
     """Clips and tracks with the same number."""
@@ -62,7 +65,10 @@ def compare(name: str, track: Deep3DTrack, clip: Path) -> tuple[list[str], Tenso
     shared = both - abs(lag)
     ours, theirs = ours[max(lag, 0) :][:shared], theirs[max(-lag, 0) :][:shared]
     turned = [torch.rad2deg(side[:, :3]) for side in (ours, theirs)]
-    spreads = zip(*(side.std(0).tolist() for side in turned), strict=True)
+    apart = turned[0] - turned[1]
+    spreads = zip(*(side.std(0).tolist() for side in (*turned, apart)), strict=True)
+    expression = torch.from_numpy(track.expression[max(-lag, 0) :][:shared]).double()
+    share, chance = explained(apart[:, 0], expression)
     cells = [
         name,
         f"{fps:g}",
@@ -70,16 +76,33 @@ def compare(name: str, track: Deep3DTrack, clip: Path) -> tuple[list[str], Tenso
         f"{lag:+d}",
         *(f"{r:.2f}" for r in as_it_lies),
         *(f"**{r:.2f}**" if r >= GOOD else f"{r:.2f}" for r in correlation(ours, theirs).tolist()),
-        *(f"{mesh:.1f} / {model:.1f}" for mesh, model in spreads),
+        *(f"{mesh:.1f} / {model:.1f} / {both:.1f}" for mesh, model, both in spreads),
+        f"{share:.2f} ({chance:.2f})",
     ]
     return cells, turned[0] - turned[0].mean(0), turned[1] - turned[1].mean(0)
+
+
+def explained(curve: Tensor, expression: Tensor) -> tuple[float, float]:
+    """R^2 of a curve on the main components of the expression, and its mean for expressions moved in time."""
+    centred = expression - expression.mean(0)
+    main_ones = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:COMPONENTS].T
+    wanted = (curve - curve.mean())[:, None]
+
+    def r2(predictors: Tensor) -> float:
+        left = wanted - predictors @ torch.linalg.lstsq(predictors, wanted).solution
+        return float(1 - left.square().sum() / wanted.square().sum())
+
+    shifts = range(len(curve) // 10, len(curve) - len(curve) // 10, max(1, len(curve) // 50))
+    chance = [r2(main_ones.roll(shift, 0)) for shift in shifts]
+    return r2(main_ones), sum(chance) / len(chance)
 
 
 def main(clips: Path, tracks: Path) -> None:
     """Print the table, the correlation over all frames and the slope between both."""
     heads = ["clip", "fps", "frames", "lag", *(f"{a}, as it lies" for a in ANGLES)]
     heads += [f"{a}, aligned" for a in (*ANGLES, "x", "y")]
-    heads += [f"spread of {a}, mesh / 3DMM, degrees" for a in ANGLES]
+    heads += [f"spread of {a}: mesh / 3DMM / difference, degrees" for a in ANGLES]
+    heads += ["share of the pitch difference that goes with expression (by chance)"]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     ours, theirs = [], []
     for clip, path in pairs(clips, tracks):
