@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.datasets import (
     FramePairDataset,
+    LandmarkRunDataset,
     SequenceDataset,
     SyncWindowDataset,
     WindowDataset,
@@ -22,7 +23,15 @@ from datamodules.datasets import (
 from datamodules.features import FeatureStore, ensure_features
 from datamodules.sampling import EpochBatches, EpochLoader, training_position
 from datamodules.shards import ClipRow, MotionStats, PreparedSet
-from talkhead.batch import FeatureSource, FramePairs, Needs, Sequences, SyncWindows, Windows
+from talkhead.batch import (
+    FeatureSource,
+    FramePairs,
+    LandmarkRuns,
+    Needs,
+    Sequences,
+    SyncWindows,
+    Windows,
+)
 from talkhead.errors import ConfigError, DataError
 from talkhead.seeds import base_seed
 
@@ -239,6 +248,10 @@ class TalkheadDataModule(LightningDataModule):
             )
         if isinstance(needs, SyncWindows):
             return SyncWindowDataset(
+                self.prepared, rows, needs, seed=self.seed, resample=train, items=items
+            )
+        if isinstance(needs, LandmarkRuns):
+            return LandmarkRunDataset(
                 self.prepared, rows, needs, seed=self.seed, resample=train, items=items
             )
         if not train and self.eval_length is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,10 +21,13 @@ from torch.utils.data import Dataset
 from datamodules.features import FeatureStore
 from datamodules.sampling import item_below, item_rng, spread
 from datamodules.shards import ClipRow, PreparedSet
+from talkhead.audio.filter_bank import log_filter_bank
 from talkhead.audio.mfcc import mfcc_window_count, mfcc_windows
 from talkhead.batch import (
     FrameBatch,
     FramePairs,
+    LandmarkBatch,
+    LandmarkRuns,
     SequenceBatch,
     Sequences,
     SyncBatch,
@@ -33,11 +36,12 @@ from talkhead.batch import (
     Windows,
 )
 from talkhead.errors import DataError
+from talkhead.geometry.points68 import ibug_points
 from talkhead.specs import FPS, AudioSpec
 
 log = logging.getLogger(__name__)
 
-B = TypeVar("B", FrameBatch, WindowBatch, SyncBatch)
+B = TypeVar("B", FrameBatch, WindowBatch, SyncBatch, LandmarkBatch)
 S = TypeVar("S")
 EVAL_SEED = 0
 """Evaluation samples are the same whatever the seed of the run."""
@@ -126,6 +130,26 @@ def _arrange(slots: list[S], items: int | None, seed: int, resample: bool) -> li
     return [slots[i] for i in np.random.default_rng(seed).permutation(len(slots))]
 
 
+def _long_enough(
+    prepared: PreparedSet, rows: Sequence[ClipRow], minimum: int, frames: Callable[[ClipRow], int]
+) -> list[ClipRow]:
+    """Clips whose video has the frames a sample needs; the others are counted in the log."""
+    usable = [row for row in rows if frames(row) >= minimum]
+    if len(usable) < len(rows):
+        log.warning(
+            "%d of %d clips are left out: their video has fewer than the %d frames a sample needs",
+            len(rows) - len(usable),
+            len(rows),
+            minimum,
+        )
+    if not usable:
+        raise DataError(
+            f"expected videos of at least {minimum} frames, got none among {len(rows)} clips "
+            f"of {prepared.root}; prepare longer clips or ask for fewer frames."
+        )
+    return usable
+
+
 class _SampledDataset(Dataset[B]):
     """What the two frame datasets share: which clip an item belongs to, and its generator.
 
@@ -153,20 +177,7 @@ class _SampledDataset(Dataset[B]):
         """Lay out the slots, one or more for each clip."""
         self.prepared = prepared
         self.pools = _pools(rows)
-        usable = [row for row in rows if self.pools[row.video].frames >= minimum]
-        if len(usable) < len(rows):
-            log.warning(
-                "%d of %d clips are left out: their video has fewer than the %d frames a sample "
-                "needs",
-                len(rows) - len(usable),
-                len(rows),
-                minimum,
-            )
-        if not usable:
-            raise DataError(
-                f"expected videos of at least {minimum} frames, got none among {len(rows)} clips "
-                f"of {prepared.root}; prepare longer clips or ask for fewer frames."
-            )
+        usable = _long_enough(prepared, rows, minimum, lambda row: self.pools[row.video].frames)
         slots = [r for r in usable for _ in range(max(1, r.frames // frames_per_item))]
         self.slots = _arrange(slots, items, seed, resample)
         self.seed = seed if resample else EVAL_SEED
@@ -308,6 +319,63 @@ class SyncWindowDataset(_SampledDataset[SyncBatch]):
             frames=pictures[torch.from_numpy(where.reshape(runs.shape))],
             mfcc=mfcc_windows(self.prepared.mfcc(row), first),
             frame_index=first,
+            clip=[row.id],
+        )
+
+
+class LandmarkRunDataset(Dataset[LandmarkBatch]):
+    """Runs of 68 points and the log filter-bank energies of their own sound.
+
+    In training, item ``g`` starts anywhere in its clip. In evaluation every clip is cut into consecutive
+    whole runs; what is left at its end is not used. Clips shorter than a run are left out, with a count
+    in the log. Sound is cut before its energies are computed, so nothing around a run leaks into it.
+
+    Args:
+        prepared: The set.
+        rows: Clips of one split.
+        need: Length in frames.
+        seed: Of the training draws.
+        resample: Training.
+        items: Samples in an epoch; in evaluation, at most so many. None: all whole runs.
+    """
+
+    def __init__(
+        self,
+        prepared: PreparedSet,
+        rows: Sequence[ClipRow],
+        need: LandmarkRuns,
+        *,
+        seed: int = 0,
+        resample: bool = True,
+        items: int | None = None,
+    ) -> None:
+        """Lay out the slots: one (clip, first frame) for each whole run."""
+        self.prepared, self.need = prepared, need
+        self.seed, self.resample = seed, resample
+        usable = _long_enough(prepared, rows, need.length, lambda row: row.frames)
+        runs = [
+            (row, start)
+            for row in usable
+            for start in range(0, row.frames - need.length + 1, need.length)
+        ]
+        self.slots = _arrange(runs, items, seed, resample)
+        self.length = len(self.slots) if items is None or not resample else items
+
+    def __len__(self) -> int:
+        """Samples in an epoch."""
+        return self.length
+
+    def __getitem__(self, item: int) -> LandmarkBatch:
+        """One sample: points ``(T, 68, 3)``, energies ``(4 T, 26)`` and where they begin."""
+        row, start = self.slots[item % len(self.slots)]
+        if self.resample:
+            start = item_below(row.frames - self.need.length + 1, self.seed, item)
+        piece = dataclasses.replace(row, start=row.start + start, frames=self.need.length)
+        wave = torch.from_numpy(self.prepared.audio(piece)).float()
+        return LandmarkBatch(
+            points=torch.from_numpy(ibug_points(self.prepared.landmarks(piece))),
+            filter_bank=log_filter_bank(wave),
+            start=torch.tensor(start),
             clip=[row.id],
         )
 

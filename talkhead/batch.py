@@ -52,7 +52,14 @@ class SyncWindows:
     min_gap_frames: int = 0
 
 
-Needs = FramePairs | Windows | Sequences | SyncWindows
+@dataclass(frozen=True)
+class LandmarkRuns:
+    """Need: runs of ``length`` consecutive frames of 68 points, each with its own sound."""
+
+    length: int = 80
+
+
+Needs = FramePairs | Windows | Sequences | SyncWindows | LandmarkRuns
 
 
 @dataclass
@@ -126,6 +133,21 @@ class SyncBatch:
     frames: Tensor
     mfcc: Tensor
     frame_index: Tensor
+    clip: list[str] = field(default_factory=list)
+
+
+@dataclass
+class LandmarkBatch:
+    """Answer to :class:`LandmarkRuns`.
+
+    ``points``: ``(B, T, 68, 3)`` float32 in crop units (:mod:`talkhead.geometry.points68`).
+    ``filter_bank``: ``(B, 4 T, 26)`` float32, log energies of the run's own samples and nothing else
+    (:func:`talkhead.audio.filter_bank.log_filter_bank`). ``start``: ``(B,)`` first frame within the clip.
+    """
+
+    points: Tensor
+    filter_bank: Tensor
+    start: Tensor
     clip: list[str] = field(default_factory=list)
 
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torchaudio.functional import create_dct, preemphasis, spectrogram
+from torchaudio.functional import create_dct, preemphasis
 
+from talkhead.audio.filter_bank import (
+    N_FILTERS,
+    PRE_EMPHASIS,
+    WINDOW_SAMPLES,
+    mel_triangles,
+    positive,
+    power_spectra,
+)
 from talkhead.errors import ShapeError
 from talkhead.specs import AudioSpec
 
 N_COEFFICIENTS = 13
-N_FILTERS = 26
-N_FFT = 512
-WINDOW_SAMPLES = 400
-PRE_EMPHASIS = 0.97
 LIFTER = 22
 FULL_SCALE = 32_768.0
 """The log energy in coefficient 0 is that of 16-bit samples."""
-ZERO_POWER = torch.finfo(torch.float64).eps
-"""Stands for an energy of exactly 0, whose logarithm does not exist."""
 
 
 def mfcc(wave: Tensor, spec: AudioSpec | None = None) -> Tensor:
@@ -57,9 +57,10 @@ def mfcc(wave: Tensor, spec: AudioSpec | None = None) -> Tensor:
         )
     if wave.numel() == 0:
         return wave.new_zeros(0, N_COEFFICIENTS, dtype=torch.float32)
-    power = _power(preemphasis(wave.double() * FULL_SCALE, PRE_EMPHASIS), spec)
-    energy = _positive(power.sum(1))
-    bands = _positive(power @ _filter_bank(spec.sample_rate_hz).to(power.device)).log()
+    steps = 1 + max(0, math.ceil((wave.shape[0] - WINDOW_SAMPLES) / spec.hop))
+    power = power_spectra(preemphasis(wave.double() * FULL_SCALE, PRE_EMPHASIS), steps, spec)
+    energy = positive(power.sum(1))
+    bands = positive(power @ mel_triangles(spec.sample_rate_hz).to(power.device)).log()
     cepstra = bands @ create_dct(N_COEFFICIENTS, N_FILTERS, norm="ortho").to(bands)
     order = torch.arange(N_COEFFICIENTS, device=bands.device)
     cepstra = cepstra * (1.0 + LIFTER / 2 * torch.sin(math.pi * order / LIFTER))
@@ -111,43 +112,3 @@ def mfcc_windows(features: Tensor, starts: Tensor, spec: AudioSpec | None = None
             f"{int(starts.min())} to {int(starts.max())}; start below mfcc_window_count(frames)."
         )
     return features[steps].transpose(1, 2).unsqueeze(1)
-
-
-def _power(wave: Tensor, spec: AudioSpec) -> Tensor:
-    """Power spectra ``(M, 257)`` of the unwindowed steps."""
-    steps = 1 + max(0, math.ceil((wave.shape[0] - WINDOW_SAMPLES) / spec.hop))
-    # torchaudio centres the 400 samples in its 512; where they lie does not change the power.
-    lead = (N_FFT - WINDOW_SAMPLES) // 2
-    tail = (steps - 1) * spec.hop + N_FFT - lead - wave.shape[0]
-    power: Tensor = spectrogram(
-        F.pad(wave, (lead, tail)),
-        pad=0,
-        window=wave.new_ones(WINDOW_SAMPLES),
-        n_fft=N_FFT,
-        hop_length=spec.hop,
-        win_length=WINDOW_SAMPLES,
-        power=2.0,
-        normalized=False,
-        center=False,
-    )
-    return power.T / N_FFT
-
-
-def _positive(values: Tensor) -> Tensor:
-    return torch.where(values == 0, ZERO_POWER, values)
-
-
-@lru_cache(maxsize=4)
-def _filter_bank(sample_rate_hz: int) -> Tensor:
-    """Triangles ``(257, 26)`` between whole FFT bins, which no filter bank of torchaudio has."""
-    # A tensor made under inference_mode would poison every later use that needs a gradient.
-    with torch.inference_mode(False):
-        top = 2595.0 * math.log10(1.0 + sample_rate_hz / 2 / 700.0)
-        mel = torch.arange(N_FILTERS + 2, dtype=torch.float64) * top / (N_FILTERS + 1)
-        hertz = 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
-        edges = torch.floor((N_FFT + 1) * hertz / sample_rate_hz)
-        left, middle, right = edges[:-2], edges[1:-1], edges[2:]
-        bins = torch.arange(N_FFT // 2 + 1, dtype=torch.float64)[:, None]
-        rising = (bins - left) / (middle - left)
-        falling = (right - bins) / (right - middle)
-        return torch.minimum(rising, falling).clamp_min(0.0)

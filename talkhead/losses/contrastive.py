@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from talkhead.errors import ShapeError
 
+Mining = Literal["all", "hard", "semi_hard"]
+"""Which false partners of an anchor count, see :func:`triplet_loss`."""
+
 
 class InfoNCE(nn.Module):
     r"""Symmetric InfoNCE within each video.
@@ -167,6 +170,66 @@ def margin_loss(
     return (together + apart) / 2
 
 
+def triplet_loss(
+    audio: Tensor,
+    visual: Tensor,
+    frame_index: Tensor | None = None,
+    *,
+    margin: float = 0.2,
+    mining: Mining = "all",
+    min_gap: int = 0,
+    max_gap: int | None = None,
+) -> Tensor:
+    r"""Triplet loss between the windows of each video, sound and picture in turn as anchor.
+
+    With Euclidean distances ``d_ij`` of window ``i``'s sound and window ``j``'s picture, an anchor ``i``
+    and a false partner ``j`` cost ``h_ij = max(margin + d_ii - d_ij, 0)``; so do a picture ``i`` and the
+    sound ``j`` with ``d_ji``. ``L`` is the mean over both kinds of anchors of
+
+    - ``"all"``: the mean of ``h_ij`` over all false partners;
+    - ``"hard"``: the ``h_ij`` of the nearest one;
+    - ``"semi_hard"``: the ``h_ij`` of the nearest one that is farther than the true partner, and of the
+      farthest where there is none.
+
+    Args:
+        audio: ``(B, N, D)``; row ``b`` is one video.
+        visual: ``(B, N, D)``, the same windows.
+        frame_index: Frame numbers ``(B, N)``, needed with either gap.
+        margin: By how much farther a false partner should be.
+        mining: Which false partners count, see above.
+        min_gap: Windows closer than this many frames are no false partners; 0 keeps all.
+        max_gap: Windows farther than this are none either; None keeps all.
+
+    Returns:
+        Scalar; ``margin`` for embeddings that are all the same, 0 where every false partner is farther
+        by the margin.
+
+    Raises:
+        ShapeError: Shapes differ, ``frame_index`` is missing or has another shape, or an anchor is left
+            without a false partner.
+
+    Source: Schroff et al. (2015), FaceNet, for the loss and semi-hard mining, here on distances and not
+        their squares; MS-Sync section 4.3 says "triplet loss" with pairs of the same sequence and no
+        more (reference-facts 6.8).
+    """
+    _check_pairs(audio, visual)
+    distances = _distances(audio, visual)
+    true = torch.eye(audio.shape[1], dtype=torch.bool, device=distances.device)
+    false = ~true.expand_as(distances)
+    if min_gap > 0:
+        false = false & ~_near(frame_index, audio, min_gap)
+    if max_gap is not None:
+        false = false & (_frames_apart(frame_index, audio, f"max_gap {max_gap}") <= max_gap)
+    if not bool(false.any(dim=2).all()):
+        raise ShapeError(
+            f"expected for each window others {max(min_gap, 1)} to {max_gap or 'any number of'} frames "
+            f"away, got none for some of {tuple(audio.shape)}; use longer sequences or other gaps."
+        )
+    # The gaps are symmetric, so the same mask serves both directions.
+    both = [_triplets(d, false, margin, mining) for d in (distances, distances.transpose(1, 2))]
+    return torch.stack(both).mean()
+
+
 def gather_with_grad(features: Tensor) -> Tensor:
     """Rows of all ranks, in rank order, with gradients to every rank; itself without distribution.
 
@@ -213,6 +276,22 @@ def _distances(audio: Tensor, visual: Tensor) -> Tensor:
     return torch.cdist(audio.to(wide), visual.to(wide), compute_mode="donot_use_mm_for_euclid_dist")
 
 
+def _triplets(distances: Tensor, false: Tensor, margin: float, mining: Mining) -> Tensor:
+    """Mean cost of the anchors in the rows of ``(B, N, N)`` distances."""
+    true = distances.diagonal(dim1=1, dim2=2)[..., None]
+    if mining == "all":
+        cost = (margin + true - distances).clamp_min(0.0) * false
+        return (cost.sum(dim=2) / false.sum(dim=2)).mean()
+    nearest = distances.masked_fill(~false, float("inf"))
+    if mining == "semi_hard":
+        farthest = distances.masked_fill(~false, float("-inf")).amax(dim=2, keepdim=True)
+        nearest = nearest.masked_fill(distances <= true, float("inf"))
+        nearest = torch.minimum(nearest.amin(dim=2, keepdim=True), farthest)
+    else:
+        nearest = nearest.amin(dim=2, keepdim=True)
+    return (margin + true - nearest).clamp_min(0.0).mean()
+
+
 def _matching(logits: Tensor) -> Tensor:
     """Cross-entropy of ``(B, N, N)`` logits with the diagonal as truth."""
     return -logits.log_softmax(dim=2).diagonal(dim1=1, dim2=2).mean()
@@ -226,14 +305,19 @@ def _inverse_distance(query: Tensor, keys: Tensor, eps: float) -> Tensor:
 
 def _near(frame_index: Tensor | None, audio: Tensor, min_gap: int) -> Tensor:
     """``(B, N, N)`` bool, True for other windows closer than ``min_gap`` frames."""
+    near = _frames_apart(frame_index, audio, f"min_gap {min_gap}") < min_gap
+    return near & ~torch.eye(audio.shape[1], dtype=torch.bool, device=near.device)
+
+
+def _frames_apart(frame_index: Tensor | None, audio: Tensor, asked: str) -> Tensor:
+    """``(B, N, N)`` distances in frames that ``asked`` calls for."""
     if frame_index is None or frame_index.shape != audio.shape[:2]:
         got = None if frame_index is None else tuple(frame_index.shape)
         raise ShapeError(
-            f"min_gap {min_gap} needs frame_index {tuple(audio.shape[:2])}, got {got}; pass the "
-            "batch's frame_index or min_gap=0."
+            f"{asked} needs frame_index {tuple(audio.shape[:2])}, got {got}; pass the batch's "
+            "frame_index or no gap."
         )
-    near = (frame_index[:, :, None] - frame_index[:, None, :]).abs() < min_gap
-    return near & ~torch.eye(audio.shape[1], dtype=torch.bool, device=near.device)
+    return (frame_index[:, :, None] - frame_index[:, None, :]).abs()
 
 
 def _check_pairs(first: Tensor, second: Tensor) -> None:

@@ -33,6 +33,46 @@ def window_retrieval(
     Raises:
         ShapeError: Shapes differ, or fewer than two windows.
     """
+    a, v = _windows(audio, visual)
+    if similarity == "cosine":
+        alike = F.normalize(a, dim=-1) @ F.normalize(v, dim=-1).mT
+    else:
+        alike = -torch.cdist(a, v, compute_mode="donot_use_mm_for_euclid_dist")
+    return _top1(alike), _top1(alike.mT)
+
+
+def pair_accuracy(audio: Tensor, visual: Tensor) -> Tensor:
+    """Share of false pairs of windows that are farther apart than the true pair.
+
+    Over all windows ``i != j`` of a video, in both directions: how often ``d_ii < d_ij`` with Euclidean
+    distances of sound ``i`` and picture ``j``, equal distances counting half. 1 is perfect, 0.5 chance
+    and the score of constant embeddings. Where top-1 retrieval is lost in overlapping windows, this
+    still tells a weak link from none.
+
+    Args:
+        audio: ``(N, D)`` or ``(B, N, D)``, window ``n`` of video ``b``.
+        visual: Same shape, same windows.
+
+    Returns:
+        Float64 ``(B,)``.
+
+    Raises:
+        ShapeError: Shapes differ, or fewer than two windows.
+    """
+    a, v = _windows(audio, visual)
+    distances = torch.cdist(a, v, compute_mode="donot_use_mm_for_euclid_dist")
+    true = distances.diagonal(dim1=1, dim2=2)
+    count = a.shape[1] * (a.shape[1] - 1)
+    share = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+    for anchors in (true[:, :, None], true[:, None, :]):
+        won = (distances > anchors + _TIE).double() + 0.5 * ((distances - anchors).abs() <= _TIE)
+        # Each true pair ties with itself.
+        share += (won.sum(dim=(1, 2)) - 0.5 * a.shape[1]) / count
+    return share / 2
+
+
+def _windows(audio: Tensor, visual: Tensor) -> tuple[Tensor, Tensor]:
+    """Checked embeddings, float64 ``(B, N, D)``."""
     if audio.shape != visual.shape or audio.ndim not in (2, 3) or audio.shape[-2] < 2:
         raise ShapeError(
             f"expected audio and visual embeddings (B, N, D) with N >= 2, got {tuple(audio.shape)} "
@@ -40,11 +80,7 @@ def window_retrieval(
         )
     a = audio.reshape(-1, *audio.shape[-2:]).to(torch.float64)
     v = visual.reshape(-1, *visual.shape[-2:]).to(torch.float64)
-    if similarity == "cosine":
-        alike = F.normalize(a, dim=-1) @ F.normalize(v, dim=-1).mT
-    else:
-        alike = -torch.cdist(a, v, compute_mode="donot_use_mm_for_euclid_dist")
-    return _top1(alike), _top1(alike.mT)
+    return a, v
 
 
 def _top1(similarity: Tensor) -> Tensor:

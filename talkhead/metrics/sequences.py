@@ -131,6 +131,49 @@ def clip_key(clip: str) -> int:
     return int.from_bytes(digest, "big") >> (64 - _KEY_BITS)
 
 
+class PerClipRows(Metric):
+    """Several numbers a clip, kept until they are asked for; the base of metrics that need all of them.
+
+    Clips may arrive in any order, batch size or rank. A named clip counts once, as a distributed sampler
+    repeats some to fill the last batch; without names every row counts.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    rows: list[Tensor]
+
+    def __init__(self, width: int) -> None:
+        """Set up for ``width`` numbers a clip."""
+        super().__init__()
+        self.set_dtype(torch.float64)
+        self.width = width
+        # One dimension, because torchmetrics gives a rank without clips an empty tensor of that shape.
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def add_rows(self, values: Tensor, clip: Sequence[str] | None) -> None:
+        """Store ``(B, width)`` numbers under ``B`` names, or None.
+
+        Raises:
+            ShapeError: Another number of names.
+        """
+        if clip is not None and len(clip) != len(values):
+            raise ShapeError(
+                f"expected {len(values)} clip names, got {len(clip)}; give one name a row."
+            )
+        keys = [-1] * len(values) if clip is None else [clip_key(name) for name in clip]
+        named = torch.tensor(keys, dtype=torch.float64, device=values.device)
+        added = torch.cat([named[:, None], values.double()], dim=1)
+        self.rows.append(added.detach().to(self.device).flatten())
+
+    def distinct(self) -> Tensor:
+        """Float64 ``(n, width)``, each named clip once, in an order that no rank or batch changes."""
+        rows = _flat(self.rows).to(self.device, torch.float64).reshape(-1, self.width + 1).tolist()
+        named = {row[0]: row for row in rows if row[0] >= 0}
+        kept = sorted([*named.values(), *(row for row in rows if row[0] < 0)])
+        table = torch.tensor(kept, dtype=torch.float64, device=self.device)
+        return table.reshape(-1, self.width + 1)[:, 1:]
+
+
 class PerClipMetric(Metric):
     """Mean over clips of one number a clip; the base of the per-video metrics.
 

@@ -17,12 +17,11 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
 from talkhead.errors import ShapeError
 from talkhead.metrics.confidence import normalised_confidence
 from talkhead.metrics.offset import MAX_SHIFT_FRAMES, OffsetAccuracy
-from talkhead.metrics.sequences import clip_key
+from talkhead.metrics.sequences import PerClipRows
 
 DISTANCE_EPS = 1e-6
 """Added to every difference before its norm, as torch's ``pairwise_distance`` does in SyncNet's code."""
@@ -110,16 +109,12 @@ def sync_scores(visual: Tensor, audio: Tensor, *, max_shift: int = MAX_SHIFT_FRA
     return SyncScores(max_shift - where, smallest, distances.median(dim=-1).values - smallest)
 
 
-class SyncScore(Metric):
+class SyncScore(PerClipRows):
     """Mean over clips of :func:`sync_scores`.
 
     Clips may arrive in any order, batch size or rank. Give ``update`` the clip names and a clip that a
     distributed sampler repeats counts once; without names every row counts.
     """
-
-    is_differentiable = False
-    full_state_update = False
-    rows: list[Tensor]
 
     def __init__(
         self,
@@ -135,13 +130,10 @@ class SyncScore(Metric):
             tolerance: Offsets up to so many frames count as in sync.
             max_shift: See :func:`sync_scores`.
         """
-        super().__init__()
-        self.set_dtype(torch.float64)
+        super().__init__(width=3)
         self.training_confidence = training_confidence
         self.tolerance = tolerance
         self.max_shift = max_shift
-        # One dimension, because torchmetrics gives a rank without clips an empty tensor of that shape.
-        self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     def update(self, visual: Tensor, audio: Tensor, clip: Sequence[str] | None = None) -> None:
         """Add clips ``(B, T, D)`` of one length.
@@ -155,13 +147,8 @@ class SyncScore(Metric):
             ShapeError: Shapes differ, or there are other than ``B`` names.
         """
         scores = sync_scores(visual, audio, max_shift=self.max_shift)
-        count = scores.offset.numel()
-        if clip is not None and len(clip) != count:
-            raise ShapeError(f"expected {count} clip names, got {len(clip)}; give one name a row.")
-        keys = [-1] * count if clip is None else [clip_key(name) for name in clip]
-        named = torch.tensor(keys, dtype=torch.float64, device=visual.device)
-        added = torch.stack([named, scores.offset.double(), scores.lse_d, scores.lse_c], dim=1)
-        self.rows.append(added.detach().to(self.device).flatten())
+        columns = [scores.offset.double(), scores.lse_d, scores.lse_c]
+        self.add_rows(torch.stack(columns, dim=1), clip)
 
     def compute(self) -> dict[str, Tensor]:
         """Float64 scalars, NaN when no clip was seen.
@@ -170,8 +157,8 @@ class SyncScore(Metric):
         lower; the absolute value comes before the mean), ``within`` (share of clips with |offset| up to
         the tolerance) and, given the training confidence, ``n_c`` (0 is best).
         """
-        rows = self._distinct()
-        offset, lse_d, lse_c = rows[:, 1].abs(), rows[:, 2], rows[:, 3]
+        rows = self.distinct()
+        offset, lse_d, lse_c = rows[:, 0].abs(), rows[:, 1], rows[:, 2]
         out = {
             "lse_d": lse_d.mean(),
             "lse_c": lse_c.mean(),
@@ -182,16 +169,6 @@ class SyncScore(Metric):
             relative = normalised_confidence(float(out["lse_c"]), self.training_confidence)
             out["n_c"] = lse_c.new_tensor(relative)
         return out
-
-    def _distinct(self) -> Tensor:
-        """Rows ``(n, 4)``, each named clip once, in an order that no rank or batch changes."""
-        state: list[Tensor] | Tensor = self.rows
-        if isinstance(state, list):  # a sync has joined it already
-            state = torch.cat(state) if state else torch.zeros(0)
-        rows = state.to(self.device, torch.float64).reshape(-1, 4).tolist()
-        named = {row[0]: row for row in rows if row[0] >= 0}
-        kept = sorted([*named.values(), *(row for row in rows if row[0] < 0)])
-        return torch.tensor(kept, dtype=torch.float64, device=self.device).reshape(-1, 4)
 
 
 class SyncOffsetAccuracy(OffsetAccuracy):

@@ -52,8 +52,18 @@ DIRECTIONS: Mapping[str, Direction] = {
     "edit_jump": "one",
 }
 LABELS = {"var": "Var", "fid_fm": "FID_fm", "fid_dfm": "FID_Δfm", "snd": "SND"}
-_HIGHER = ("retrieval", "offset_within", "readout_r2", "r2_", "psnr", "ssim", "csim")
-_LOWER = ("leakage", "lpips", "loss", "lmd", "offset_error")
+_HIGHER = (
+    "retrieval",
+    "offset_within",
+    "readout_r2",
+    "r2_",
+    "psnr",
+    "ssim",
+    "csim",
+    "pair_accuracy",
+    "rigid_confidence",
+)
+_LOWER = ("leakage", "lpips", "loss", "lmd", "offset_error", "rigid_offset")
 
 
 @dataclass(frozen=True)

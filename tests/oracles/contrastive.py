@@ -79,3 +79,25 @@ def margin_contrast(
                 elif abs(int(f[i]) - int(f[j])) >= min_gap:
                     apart.append(max(margin - d, 0.0) ** 2)
     return (sum(together) / len(together) + sum(apart) / len(apart)) / 2
+
+
+def triplets(
+    audio: Tensor, visual: Tensor, frames: Tensor, margin: float, mining: str, gaps: tuple[int, int]
+) -> float:
+    """Mean over anchors of both kinds; false partners lie ``gaps[0]`` to ``gaps[1]`` frames away."""
+    costs = []
+    for anchors, partners in ((audio, visual), (visual, audio)):
+        for a, v, f in zip(anchors, partners, frames, strict=True):
+            for i in range(len(a)):
+                true = _euclidean(a[i], v[i])
+                false = [
+                    _euclidean(a[i], v[j])
+                    for j in range(len(v))
+                    if i != j and gaps[0] <= abs(int(f[i]) - int(f[j])) <= gaps[1]
+                ]
+                if mining == "hard":
+                    false = [min(false)]
+                elif mining == "semi_hard":
+                    false = [min((d for d in false if d > true), default=max(false))]
+                costs.append(sum(max(margin + true - d, 0.0) for d in false) / len(false))
+    return sum(costs) / len(costs)

@@ -1,4 +1,4 @@
-"""Cepstral coefficients by plain loops: sums over samples, bins, filters and cosines."""
+"""Cepstral coefficients and filter-bank energies by plain loops over samples, bins, filters and cosines."""
 
 from __future__ import annotations
 
@@ -32,11 +32,14 @@ def power_spectrum(samples: NDArray[np.float64]) -> list[float]:
     return out
 
 
-def mfcc_step(pcm: NDArray[np.float64], step: int) -> list[float]:
-    """The 13 numbers of one step of 16-bit samples."""
-    emphasised = [pcm[0]] + [pcm[t] - 0.97 * pcm[t - 1] for t in range(1, len(pcm))]
-    piece = np.asarray(emphasised[160 * step : 160 * step + 400])
-    power = power_spectrum(piece)
+def emphasised_step(wave: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+    """Up to 400 samples of a step after the pre-emphasis of the whole wave."""
+    emphasised = [wave[0]] + [wave[t] - 0.97 * wave[t - 1] for t in range(1, len(wave))]
+    return np.asarray(emphasised[160 * step : 160 * step + 400])
+
+
+def log_bands(power: list[float]) -> list[float]:
+    """Logarithms of the energies under 26 triangles."""
     corner = edges()
     logs = []
     for j in range(26):
@@ -46,6 +49,20 @@ def mfcc_step(pcm: NDArray[np.float64], step: int) -> list[float]:
         for i in range(corner[j + 1], corner[j + 2]):
             total += power[i] * (corner[j + 2] - i) / (corner[j + 2] - corner[j + 1])
         logs.append(math.log(total or EPS))
+    return logs
+
+
+def log_filter_bank_step(wave: NDArray[np.float64], step: int) -> list[float]:
+    """The 26 numbers of one step of whole frames, after mean and peak are taken off."""
+    mean = sum(wave.tolist()) / len(wave)
+    peak = max(abs(x - mean) for x in wave.tolist())
+    return log_bands(power_spectrum(emphasised_step((wave - mean) / peak, step)))
+
+
+def mfcc_step(pcm: NDArray[np.float64], step: int) -> list[float]:
+    """The 13 numbers of one step of 16-bit samples."""
+    power = power_spectrum(emphasised_step(pcm, step))
+    logs = log_bands(power)
     out = [math.log(sum(power) or EPS)]
     for n in range(1, 13):
         cosines = [logs[j] * math.cos(math.pi * n * (2 * j + 1) / 52) for j in range(26)]

@@ -36,3 +36,21 @@ def scores(distances: list[float]) -> tuple[int, float, float]:
         smallest,
         statistics.median(distances) - smallest,
     )
+
+
+def balanced_offset(points: Tensor, audio: Tensor, max_shift: int) -> int:
+    """Offset of late sound whose summed cosines exceed their expectation by most standard errors."""
+    seen, heard = points.double().tolist(), audio.double().tolist()
+
+    def cosine(a: list[float], b: list[float]) -> float:
+        dot = sum(x * y for x, y in zip(a, b, strict=True))
+        return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+
+    expected = statistics.mean(cosine(p, a) for p in seen for a in heard)
+    best, found = -math.inf, 0
+    for shift in range(-max_shift, max_shift + 1):
+        pairs = [(t, t + shift) for t in range(len(seen)) if 0 <= t + shift < len(heard)]
+        excess = sum(cosine(seen[t], heard[u]) - expected for t, u in pairs) / math.sqrt(len(pairs))
+        if excess > best:
+            best, found = excess, shift
+    return found

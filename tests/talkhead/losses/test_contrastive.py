@@ -8,16 +8,21 @@ import torch
 from talkhead.errors import ShapeError
 from talkhead.losses.contrastive import (
     InfoNCE,
+    Mining,
     gather_with_grad,
     inverse_distance_loss,
     margin_loss,
+    triplet_loss,
 )
 from tests.oracles.contrastive import (
     distance_info_nce,
     inverse_distance,
     margin_contrast,
     symmetric_info_nce,
+    triplets,
 )
+
+MININGS: tuple[Mining, ...] = ("all", "hard", "semi_hard")
 
 
 def _features(
@@ -212,3 +217,52 @@ def test_margin_needs_negatives_and_frame_numbers() -> None:
         margin_loss(audio, visual, min_gap=2)
     with pytest.raises(ShapeError, match="one video a row"):
         margin_loss(audio[0], visual[0])
+
+
+def test_triplets_by_hand() -> None:
+    audio, visual = torch.tensor([[[0.0], [4.0]]]), torch.tensor([[[1.0], [4.0]]])
+    # Anchors and their costs at margin 3.5: sounds 3.5 + 1 - 4 and 3.5 + 0 - 3, pictures 3.5 + 1 - 3 and
+    # 3.5 + 0 - 4, of which the last is below 0.
+    assert triplet_loss(audio, visual, margin=3.5).item() == pytest.approx((0.5 + 0.5 + 1.5) / 4)
+    assert triplet_loss(audio, visual, margin=2.0).item() == 0.0
+    same = torch.ones(2, 5, 3)
+    for mining in MININGS:
+        assert triplet_loss(same, same, margin=0.3, mining=mining).item() == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("gaps", [(0, 99), (3, 99), (0, 18), (2, 28)])
+@pytest.mark.parametrize("mining", MININGS)
+def test_triplets_match_the_slow_loop(mining: Mining, gaps: tuple[int, int]) -> None:
+    audio, visual = _features()
+    frames = torch.tensor([[0, 3, 6, 9, 20], [4, 8, 12, 30, 2]])
+    found = triplet_loss(
+        audio, visual, frames, margin=1.0, mining=mining, min_gap=gaps[0], max_gap=gaps[1]
+    )
+    assert found.item() == pytest.approx(triplets(audio, visual, frames, 1.0, mining, gaps))
+    if gaps == (0, 99):
+        assert triplet_loss(audio, visual, margin=1.0, mining=mining).item() == found.item()
+
+
+@pytest.mark.parametrize("mining", MININGS)
+def test_triplets_have_right_gradients_and_stay_finite(mining: Mining) -> None:
+    audio, visual = (x.requires_grad_() for x in _features(b=1, n=4))
+    assert torch.autograd.gradcheck(
+        lambda a, v: triplet_loss(a, v, margin=2.0, mining=mining), (audio, visual)
+    )
+    equal = torch.ones(1, 4, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(triplet_loss(equal, equal, mining=mining), equal)
+    assert bool(torch.isfinite(gradient).all())
+    half = [x.detach().bfloat16() for x in (audio, visual)]
+    assert bool(torch.isfinite(triplet_loss(*half, mining=mining)))
+
+
+def test_triplets_need_false_partners_and_frame_numbers() -> None:
+    audio, visual = _features()
+    with pytest.raises(ShapeError, match="others 9 to any number of frames away, got none"):
+        triplet_loss(audio, visual, torch.arange(5).expand(2, 5), min_gap=9)
+    with pytest.raises(ShapeError, match="others 3 to 2 frames away, got none"):
+        triplet_loss(audio, visual, torch.arange(5).expand(2, 5), min_gap=3, max_gap=2)
+    with pytest.raises(ShapeError, match=r"max_gap 4 needs frame_index \(2, 5\), got None"):
+        triplet_loss(audio, visual, max_gap=4)
+    with pytest.raises(ShapeError, match="one video a row"):
+        triplet_loss(audio[0], visual[0])

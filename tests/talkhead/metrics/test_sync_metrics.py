@@ -5,7 +5,7 @@ import torch
 
 from talkhead.errors import ShapeError
 from talkhead.metrics.offset import OffsetAccuracy, estimate_offset, offset_scores
-from talkhead.metrics.retrieval import WindowRetrieval, window_retrieval
+from talkhead.metrics.retrieval import WindowRetrieval, pair_accuracy, window_retrieval
 
 
 def embeddings(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -29,6 +29,27 @@ def test_retrieval_counts_by_hand() -> None:
     # Sound 1 still prefers face 1 (0.11 against 0); face 1 prefers sound 0.
     assert forth.item() == 1.0
     assert back.item() == pytest.approx(2 / 3)
+
+
+def test_pair_accuracy_perfect_reversed_and_constant() -> None:
+    audio = embeddings(2, 8, 16)
+    assert pair_accuracy(audio, audio + 0.01).tolist() == [1.0, 1.0]
+    assert pair_accuracy(torch.ones(8, 4), torch.ones(8, 4)).item() == 0.5
+    # Each window's own partner is the farthest of all.
+    far = torch.tensor([[0.0], [1.0]])
+    assert pair_accuracy(far, far.flip(0)).item() == 0.0
+    # Unrelated windows: the mean over many is chance.
+    unrelated = pair_accuracy(embeddings(400, 8, 4), embeddings(400, 8, 4, seed=1)).mean()
+    assert unrelated.item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_pair_accuracy_counts_by_hand() -> None:
+    audio, visual = torch.tensor([[0.0], [3.0], [6.0]]), torch.tensor([[1.0], [0.0], [6.0]])
+    # Rows of distances 1 0 6, 2 3 3, 5 6 0. True pairs win, per sound: 1, a half and 2 times of 2; per
+    # picture (1 2 5, 0 3 6, 6 3 0): 2, 1 and 2 times.
+    assert pair_accuracy(audio, visual).item() == pytest.approx((3.5 / 6 + 5 / 6) / 2)
+    with pytest.raises(ShapeError, match="N >= 2"):
+        pair_accuracy(audio[:1], visual[:1])
 
 
 def test_retrieval_metric_weights_videos_equally_over_batches() -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from talkhead import cli
-from talkhead.batch import FrameBatch, SequenceBatch, SyncBatch, WindowBatch
+from talkhead.batch import FrameBatch, LandmarkBatch, SequenceBatch, SyncBatch, WindowBatch
 from talkhead.diffusion.sampler import SamplerSettings
 from talkhead.stages import motion_diffusion
 from talkhead.stages.av_contrastive import AVContrastiveStage
@@ -28,7 +28,7 @@ from talkhead.stages.base import Stage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
 from talkhead.stages.motion_prior import MotionPriorStage
 from tests.ranks import run_ranks
-from tests.talkhead.stages import test_syncnet
+from tests.talkhead.stages import test_rigid_syncer, test_syncnet
 from tests.talkhead.stages.motion_toys import (
     PRIOR,
     autoregressive,
@@ -72,6 +72,10 @@ def sequences(seed: int) -> SequenceBatch:
 
 def sync_windows(seed: int) -> SyncBatch:
     return test_syncnet.batch(seed=seed)
+
+
+def landmark_runs(seed: int) -> LandmarkBatch:
+    return test_rigid_syncer.batch(seed=seed)
 
 
 def joined(first: B, second: B) -> B:
@@ -130,6 +134,10 @@ def made_syncnet() -> Stage:
     return test_syncnet.stage(lr=SLOW)
 
 
+def made_rigid_syncer() -> Stage:
+    return test_rigid_syncer.stage(lr=SLOW, mirror=False)
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "reenactment": (made_reenactment, frames),
     "av_contrastive": (made_contrastive, windows),
@@ -137,6 +145,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "motion_diffusion": (made_diffusion, sequences),
     "motion_ar": (made_ar, sequences),
     "syncnet": (made_syncnet, sync_windows),
+    "rigid_syncer": (made_rigid_syncer, landmark_runs),
 }
 
 

@@ -1,0 +1,245 @@
+"""Stage 51: the rigid syncer, the judge of how well head motion and speech agree."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from talkhead.batch import LandmarkBatch, LandmarkRuns
+from talkhead.errors import ConfigError
+from talkhead.losses.contrastive import InfoNCE, Mining, triplet_loss
+from talkhead.metrics.offset import MAX_SHIFT_FRAMES
+from talkhead.metrics.retrieval import pair_accuracy
+from talkhead.metrics.rigid_offset import Edges, Pair, RigidOffset, rigid_offsets
+from talkhead.networks.rigid_syncer import RUN_FRAMES, LevelEmbeddings, RigidSyncer, windows_of
+from talkhead.networks.window_syncer import WINDOW_FRAMES
+from talkhead.ranks import gather_lists
+from talkhead.stages.adversarial import trainable
+from talkhead.stages.base import Stage, build
+
+NAME = "rigid_syncer"
+"""Whose scores these are; part of the name of each."""
+
+Run = tuple[str, int, list[Pair]]
+"""Clip, first frame and embeddings of one run, without the batch axis."""
+
+
+class RigidSyncerStage(Stage):
+    """Pull the motion of brows, nose and eyes towards its own sound, away from the rest of the run.
+
+    One network a level of a pyramid, trained side by side. The false partners share speaker, voice and
+    face, so only timing tells them apart. Validation and test cut whole clips into runs and measure the
+    offset on every level, with the runs' own sound (``gt/…``) and, for the level of chance, with that of
+    other clips (``shuffled/…``).
+
+    Source: MS-Sync section 4.3 (triplet loss, three scales, pairs of one sequence, runs of 80 frames,
+        offsets to +-15). Open there and set here: networks, margin, mining, optimiser.
+    """
+
+    exports = ("rigid_syncer",)
+    monitor = "val/pair_accuracy"
+    mode = "max"
+    default_weights = {
+        "level_200ms": 1.0,
+        "level_400ms": 1.0,
+        "level_800ms": 1.0,
+        "level_1600ms": 1.0,
+    }
+
+    def __init__(
+        self,
+        run_frames: int = RUN_FRAMES,
+        loss: Literal["triplet", "info_nce"] = "triplet",
+        margin: float = 0.2,
+        mining: Mining = "all",
+        min_gap_frames: int = 0,
+        max_gap_frames: int | None = None,
+        temperature: bool = True,
+        mirror: bool = True,
+        max_shift: int = MAX_SHIFT_FRAMES,
+        edges: Edges = "drop",
+        rigid_syncer: dict[str, Any] | None = None,
+        weights: dict[str, float] | None = None,
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        lr_decay: float = 0.5,
+        lr_decay_batches: int = 50_000,
+    ) -> None:
+        """Configure the stage.
+
+        Args:
+            run_frames: Video frames of a run, in training and in every score.
+            loss: The paper's ``triplet`` loss, or ``info_nce`` as its training syncers have.
+            margin: Of the triplet loss, in units of distances of unit vectors (0 to 2).
+            mining: Which false partners count in the triplet loss: ``all``, ``hard`` or ``semi_hard``.
+            min_gap_frames: Windows closer than this are no false partners, in frames of the level.
+            max_gap_frames: Windows farther than this are none either (triplet only); null keeps all.
+            temperature: Learn the scale of the cosines (InfoNCE); false is the bare cosine.
+            mirror: See every other run of the training data in the mirror.
+            max_shift: Largest offset searched on either side, in frames of the level.
+            edges: How that search treats the ends of a run: ``drop``, ``zeros`` or ``balanced``.
+            rigid_syncer: Options of :class:`RigidSyncer`.
+            weights: Loss weights by level.
+            lr: Learning rate (Adam).
+            weight_decay: Decoupled weight decay.
+            lr_decay: Factor applied every ``lr_decay_batches`` batches.
+            lr_decay_batches: See ``lr_decay``.
+
+        Raises:
+            ConfigError: Runs too short for the levels and offsets, or gaps that InfoNCE does not know.
+        """
+        super().__init__(weights)
+        self.save_hyperparameters()
+        self.run_frames = run_frames
+        self.loss_kind, self.margin = loss, margin
+        self.mining: Mining = mining
+        self.min_gap_frames, self.max_gap_frames = min_gap_frames, max_gap_frames
+        self.mirror = mirror
+        self.lr, self.weight_decay = lr, weight_decay
+        self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
+        self.rigid_syncer = build(RigidSyncer, rigid_syncer, NAME)
+        levels = len(self.rigid_syncer.scales)
+        fewest = windows_of(run_frames, levels - 1)
+        if fewest <= max_shift:
+            raise ConfigError(
+                f"run_frames {run_frames}: expected more than max_shift = {max_shift} windows on each of "
+                f"{levels} levels, got {fewest} on the coarsest; use runs of "
+                f"{(max_shift + WINDOW_FRAMES - 1) * 2 ** (levels - 1) + 1} frames or more, fewer levels "
+                "or a smaller max_shift."
+            )
+        if loss == "info_nce" and max_gap_frames is not None:
+            raise ConfigError("max_gap_frames: info_nce takes all windows; set it to null.")
+        self.info_nce = nn.ModuleList(
+            InfoNCE(learn_temperature=temperature)
+            for _ in range(levels if loss == "info_nce" else 0)
+        )
+        self.own = RigidOffset(levels, max_shift, edges)
+        self.foreign = RigidOffset(levels, max_shift, edges)
+        self.runs: list[Run] = []
+
+    def needs(self) -> LandmarkRuns:
+        """Runs of landmarks with their sound."""
+        return LandmarkRuns(self.run_frames)
+
+    def losses(self, batch: LandmarkBatch) -> dict[str, Tensor]:
+        """The contrastive term of every level."""
+        mirrored = None
+        if self.mirror and self.training:
+            mirrored = torch.rand(len(batch.points)).to(self.device) < 0.5
+        return self._contrast(self.rigid_syncer(batch.points, batch.filter_bank, mirrored))
+
+    def training_step(self, batch: LandmarkBatch, batch_idx: int) -> Tensor:
+        """The weighted loss of one batch."""
+        return self.weighted(self.losses(batch), "train", len(batch.points))
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin a new list of runs."""
+        self._begin()
+
+    def validation_step(self, batch: LandmarkBatch, batch_idx: int) -> None:
+        """Loss, accuracy and offsets of whole runs."""
+        self._evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        """Offsets with the runs' own sound and with that of others."""
+        self._score("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Begin a new list of runs."""
+        self._begin()
+        self.per_clip_results = []
+
+    def test_step(self, batch: LandmarkBatch, batch_idx: int) -> None:
+        """As validation, on the test split; every run leaves its offsets."""
+        levels = self._evaluate(batch, "test")
+        found = rigid_offsets(levels, max_shift=self.own.max_shift, edges=self.own.edges)
+        names = [f"offset_{scale}ms" for scale in self.rigid_syncer.scales]
+        self.per_clip_results += [
+            {"clip": clip, "start": start, **dict(zip(names, offsets, strict=True))}
+            for clip, start, offsets in zip(
+                batch.clip, batch.start.tolist(), found.offset.tolist(), strict=True
+            )
+        ]
+
+    def on_test_epoch_end(self) -> None:
+        """Offsets with the runs' own sound and with that of others."""
+        self._score("test")
+
+    def predict_step(self, batch: LandmarkBatch, batch_idx: int) -> list[Pair]:
+        """Embeddings of points and sound of every level, each ``(B, N, D)``."""
+        return [tuple(level) for level in self.rigid_syncer(batch.points, batch.filter_bank)]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam with step decay (by batches)."""
+        optimizer = torch.optim.AdamW(
+            list(trainable([self.rigid_syncer, self.info_nce])),
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+        )
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_decay_batches, self.lr_decay)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _contrast(self, levels: list[LevelEmbeddings]) -> dict[str, Tensor]:
+        terms = {}
+        for number, (points, audio) in enumerate(levels):
+            index = torch.arange(audio.shape[1], device=audio.device).expand(audio.shape[:2])
+            if self.loss_kind == "triplet":
+                term = triplet_loss(
+                    audio, points, index, margin=self.margin, mining=self.mining,
+                    min_gap=self.min_gap_frames, max_gap=self.max_gap_frames,
+                )  # fmt: skip
+            else:
+                term = self.info_nce[number](audio, points, index, min_gap=self.min_gap_frames)
+            terms[f"level_{self.rigid_syncer.scales[number]}ms"] = term
+        return terms
+
+    def _begin(self) -> None:
+        self.own.reset()
+        self.foreign.reset()
+        self.runs = []
+
+    def _evaluate(self, batch: LandmarkBatch, prefix: str) -> list[LevelEmbeddings]:
+        """Log loss and accuracy of a batch and note its runs; their embeddings."""
+        levels: list[LevelEmbeddings] = self.rigid_syncer(batch.points, batch.filter_bank)
+        rows = len(batch.points)
+        self.weighted(self._contrast(levels), prefix, rows)
+        accuracy = [pair_accuracy(audio, points).mean().float() for points, audio in levels]
+        names = [f"{prefix}/pair_accuracy_{scale}ms" for scale in self.rigid_syncer.scales]
+        scores = dict(zip(names, accuracy, strict=True))
+        scores[f"{prefix}/pair_accuracy"] = torch.stack(accuracy).mean()
+        self.log_dict(scores, batch_size=rows, sync_dist=True)
+        places = list(zip(batch.clip, batch.start.tolist(), strict=True))
+        self.own.update(levels, [f"{clip}@{start}" for clip, start in places])
+        # A whole split is kept, and unit vectors need no more digits here than half floats have.
+        halves = [(points.half().cpu(), audio.half().cpu()) for points, audio in levels]
+        for row, (clip, start) in enumerate(places):
+            # Cloned, because a view would drag its whole batch along to the other ranks.
+            pairs = [(points[row].clone(), audio[row].clone()) for points, audio in halves]
+            self.runs.append((clip, start, pairs))
+        return levels
+
+    def _score(self, prefix: str) -> None:
+        """Log the offsets of the real runs, and of their motion with the sound of another clip."""
+        by_place = {(clip, start): pairs for clip, start, pairs in gather_lists(self.runs)}
+        runs = [(clip, start, by_place[clip, start]) for clip, start in sorted(by_place)]
+        references = {"gt": self.own}
+        for place, (clip, start, pairs) in enumerate(runs):
+            # Half the split away in the order of names is another clip, mostly another speaker.
+            other, _, sound = runs[(place + len(runs) // 2) % len(runs)]
+            if other != clip:
+                mixed = [(p[0][None], s[1][None]) for p, s in zip(pairs, sound, strict=True)]
+                self.foreign.update(mixed, [f"{clip}@{start}"])
+                references["shuffled"] = self.foreign
+        for reference, metric in references.items():
+            values = metric.compute()
+            self.log_dict({
+                f"{prefix}/{reference}/rigid_{name}[{NAME}]": value.float()
+                for name, value in values.items()
+            })  # fmt: skip
+        self.runs = []
