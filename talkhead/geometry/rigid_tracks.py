@@ -69,12 +69,12 @@ def rigid_tracks(
     return rigid.flatten(-2)
 
 
-def mirrored_tracks(tracks: Tensor, coordinates: int = 2) -> Tensor:
-    """Tracks of the mirrored face: ``x`` changes its sign and points change sides.
+def mirrored_tracks(tracks: Tensor, *, frame: Frame = "motion", coordinates: int = 2) -> Tensor:
+    """Tracks of the mirrored picture: points change sides, ``x`` its sign or, in crop widths, to ``1 - x``.
 
     Args:
-        tracks: ``(..., 31 * coordinates)`` relative to a centre
-            (:func:`rigid_tracks` in the frames ``motion`` and ``place``).
+        tracks: ``(..., 31 * coordinates)`` from :func:`rigid_tracks`.
+        frame: The frame they are in.
         coordinates: 2 or 3.
 
     Returns:
@@ -82,7 +82,8 @@ def mirrored_tracks(tracks: Tensor, coordinates: int = 2) -> Tensor:
     """
     points = tracks.unflatten(-1, (N_RIGID, coordinates))[..., _MIRROR, :]
     sign = points.new_tensor([-1.0, 1.0, 1.0][:coordinates])
-    mirrored: Tensor = (points * sign).flatten(-2)
+    edge = points.new_tensor([1.0 if frame == "crop" else 0.0, 0.0, 0.0][:coordinates])
+    mirrored: Tensor = (points * sign + edge).flatten(-2)
     return mirrored
 
 

@@ -56,7 +56,8 @@ def rigid_offsets(
       turned. Zeros are at a distance of 1 from every unit vector: where unrelated windows are nearer
       than that, noise is found at small offsets, where they are farther, at the outermost.
     - ``"balanced"``: with ``n`` windows at an offset, the largest ``sqrt(n) (mean cosine - c)``, where
-      ``c`` is the mean over all pairs of the run. Chance is then as large at every offset.
+      ``c`` is the mean over all pairs of the run. Chance is then as large at every offset, as far as
+      windows are independent; alike neighbours draw it inwards.
 
     Args:
         levels: Embeddings of points and sound, finest level first.

@@ -117,7 +117,7 @@ class RigidSyncer(Component):
             points, frame=self.frame, view=self.view, coordinates=self.coordinates
         )
         if mirrored is not None:
-            other = mirrored_tracks(tracks, self.coordinates)
+            other = mirrored_tracks(tracks, frame=self.frame, coordinates=self.coordinates)
             tracks = torch.where(mirrored[:, None, None], other, tracks)
         pairs = paired_pyramids(
             tracks, self._levelled(audio), len(self.levels), steps_per_frame=STEPS_PER_FRAME

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
 from talkhead.errors import ShapeError
-from talkhead.geometry.rigid_tracks import N_RIGID, mirrored_tracks, rigid_tracks
+from talkhead.geometry.rigid_tracks import N_RIGID, Frame, mirrored_tracks, rigid_tracks
 from tests.talkhead.geometry.test_points68 import MIRROR
 from tests.talkhead.metrics.landmark_faces import face, noisy, still
 
@@ -74,13 +76,15 @@ def test_the_frontal_view_takes_yaw_out_and_keeps_the_rest() -> None:
 
 def test_mirrored_tracks_are_the_tracks_of_the_mirrored_face() -> None:
     points = noisy(2, 6, seed=2)
-    mirror = (points * torch.tensor([-1.0, 1.0, 1.0]))[..., MIRROR, :]
-    for coordinates in (2, 3):
-        tracks = rigid_tracks(points, coordinates=coordinates)
-        other = rigid_tracks(mirror, coordinates=coordinates)
-        found = mirrored_tracks(tracks, coordinates)
+    mirror = (points * torch.tensor([-1.0, 1.0, 1.0]) + torch.tensor([1.0, 0, 0]))[..., MIRROR, :]
+    frames: tuple[Frame, ...] = ("motion", "place", "crop")
+    for coordinates, frame in itertools.product((2, 3), frames):
+        tracks = rigid_tracks(points, frame=frame, coordinates=coordinates)
+        other = rigid_tracks(mirror, frame=frame, coordinates=coordinates)
+        found = mirrored_tracks(tracks, frame=frame, coordinates=coordinates)
         torch.testing.assert_close(found, other)
-        assert torch.equal(mirrored_tracks(found, coordinates), tracks)
+        again = mirrored_tracks(found, frame=frame, coordinates=coordinates)
+        torch.testing.assert_close(again, tracks)
 
 
 def test_flat_points_do_for_two_coordinates() -> None:
