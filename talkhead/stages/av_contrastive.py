@@ -16,8 +16,8 @@ from talkhead.metrics.retrieval import window_retrieval
 from talkhead.networks.audio_encoder import AudioEncoder
 from talkhead.networks.heads import ContrastiveHead
 from talkhead.networks.motion_encoder import MotionEncoder
-from talkhead.stages.adversarial import trainable
 from talkhead.stages.base import Stage, build
+from talkhead.stages.step_decay import step_decayed_adamw
 from talkhead.stages.whole_clips import encode_clips
 
 MAX_TESTED_SHIFT = 5
@@ -152,17 +152,7 @@ class AVContrastiveStage(Stage):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with step decay (by batches)."""
         parts = [self.audio_encoder, self.contrastive_head, self.info_nce, self.motion_encoder]
-        optimizer = torch.optim.AdamW(
-            list(trainable(parts)),
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            fused=self.fused_adam,
-        )
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_decay_batches, self.lr_decay)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return step_decayed_adamw(self, parts)
 
     def _compared(self, features: Tensor) -> Tensor:
         """Features ``(…, N, D)`` of one video a row, as the loss sees them."""

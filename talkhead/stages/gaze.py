@@ -19,8 +19,8 @@ from talkhead.geometry.face_topology import EYE_INNER, EYE_OUTER
 from talkhead.metrics.correlation import correlation
 from talkhead.networks.gaze import EYES, GAZE, GazeNet
 from talkhead.ranks import gather_rows
-from talkhead.stages.adversarial import trainable
 from talkhead.stages.base import Stage, build
+from talkhead.stages.step_decay import step_decayed_adamw
 from talkhead.stages.whole_clips import CHUNK
 
 READ = slice(-5, -1)
@@ -156,14 +156,7 @@ class GazeStage(Stage):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with step decay (by batches)."""
-        optimizer = torch.optim.AdamW(
-            list(trainable([self.gaze])), lr=self.lr, weight_decay=self.weight_decay
-        )
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_decay_batches, self.lr_decay)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return step_decayed_adamw(self, [self.gaze])
 
     @torch.no_grad()
     def read_clip(self, prepared: Any, row: Any) -> Tensor:

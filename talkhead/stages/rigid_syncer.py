@@ -17,8 +17,8 @@ from talkhead.metrics.rigid_offset import Edges, Pair, RigidOffset, rigid_offset
 from talkhead.networks.rigid_syncer import RUN_FRAMES, LevelEmbeddings, RigidSyncer, windows_of
 from talkhead.networks.window_syncer import WINDOW_FRAMES
 from talkhead.ranks import gather_lists
-from talkhead.stages.adversarial import trainable
 from talkhead.stages.base import Stage, build
+from talkhead.stages.step_decay import step_decayed_adamw
 
 NAME = "rigid_syncer"
 """Whose scores these are; part of the name of each."""
@@ -174,16 +174,7 @@ class RigidSyncerStage(Stage):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with step decay (by batches)."""
-        optimizer = torch.optim.AdamW(
-            list(trainable([self.rigid_syncer, self.info_nce])),
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-        )
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_decay_batches, self.lr_decay)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return step_decayed_adamw(self, [self.rigid_syncer, self.info_nce])
 
     def _contrast(self, levels: list[LevelEmbeddings]) -> dict[str, Tensor]:
         terms = {}

@@ -17,8 +17,8 @@ from talkhead.metrics.offset import MAX_SHIFT_FRAMES
 from talkhead.metrics.retrieval import window_retrieval
 from talkhead.metrics.sync_scores import SyncOffsetAccuracy, SyncScore, sync_scores
 from talkhead.networks.syncnet import WINDOW_FRAMES, SyncNet
-from talkhead.stages.adversarial import trainable
 from talkhead.stages.base import Stage, build
+from talkhead.stages.step_decay import step_decayed_adamw
 from talkhead.stages.whole_clips import CHUNK
 
 MAX_TESTED_SHIFT = 10
@@ -159,17 +159,7 @@ class SyncNetStage(Stage):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with step decay (by batches)."""
-        optimizer = torch.optim.AdamW(
-            list(trainable([self.syncnet, self.info_nce])),
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            fused=self.fused_adam,
-        )
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, self.lr_decay_batches, self.lr_decay)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        return step_decayed_adamw(self, [self.syncnet, self.info_nce])
 
     @torch.no_grad()
     def encode(self, prepared: ClipReader, row: Any) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,46 @@
+"""AdamW whose rate falls in steps, as the stages without an adversary train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import nn
+
+from talkhead.stages.adversarial import trainable
+
+
+class Rates(Protocol):
+    """A stage with these options."""
+
+    lr: float
+    weight_decay: float
+    lr_decay: float
+    lr_decay_batches: int
+
+    @property
+    def fused_adam(self) -> bool:
+        """See :class:`talkhead.stages.base.Stage`."""
+        ...
+
+
+def step_decayed_adamw(stage: Rates, parts: Iterable[nn.Module]) -> OptimizerLRScheduler:
+    """AdamW on what is trainable in ``parts``; every ``lr_decay_batches`` batches the rate falls.
+
+    Args:
+        stage: Where the rates are.
+        parts: Modules to train.
+
+    Returns:
+        What ``configure_optimizers`` returns, the schedule counted in batches.
+    """
+    optimizer = torch.optim.AdamW(
+        list(trainable(parts)),
+        lr=stage.lr,
+        weight_decay=stage.weight_decay,
+        fused=stage.fused_adam,
+    )
+    rates: Any = torch.optim.lr_scheduler.StepLR(optimizer, stage.lr_decay_batches, stage.lr_decay)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
