@@ -42,10 +42,13 @@ class ClipRow:
         source: Path of the media file relative to the raw root.
         fps_in: Frame rate of the source.
         box: Crop ``(x, y, w, h)`` in source pixels.
-        offset_frames: Estimated audio delay in frames, None where it was not estimated.
+        offset_frames: Frames by which the video lags (+) or leads (-) the sound as it is stored, by
+            the estimate of ``prepare``; None where there is none.
         offset_confidence: Confidence of that estimate.
         silence_share: Share of frames without speech, 0 to 1.
         tracked_share: Share of frames in which the face was found, 0 to 1.
+        audio_shift_frames: Frames by which ``prepare --fix-offset`` delayed the sound (made it earlier
+            if negative); so many frames at the clip's start (end) have silence in its place.
     """
 
     id: str
@@ -62,6 +65,7 @@ class ClipRow:
     offset_confidence: float | None = None
     silence_share: float = 0.0
     tracked_share: float = 1.0
+    audio_shift_frames: int = 0
 
     @property
     def stop(self) -> int:
@@ -99,7 +103,11 @@ def data_fingerprint(root: str | Path, rows: Sequence[ClipRow]) -> str:
     """
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(asdict(row), sort_keys=True).encode())
+        values = asdict(row)
+        if not row.audio_shift_frames:
+            # Sets from before there was this column keep their digest.
+            del values["audio_shift_frames"]
+        digest.update(json.dumps(values, sort_keys=True).encode())
     for shard in sorted({row.shard for row in rows}):
         digest.update(json.dumps(shard_info(Path(root), shard)["sha256"], sort_keys=True).encode())
     return digest.hexdigest()[:16]

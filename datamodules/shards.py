@@ -11,6 +11,7 @@ A clip's frames are the rows ``[start, start + frames)`` of its shard, its mel s
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
@@ -209,6 +210,19 @@ class PreparedSet:
     def mfcc(self, clip: str | ClipRow) -> Tensor:
         """Cepstral coefficients of a clip for SyncNet, ``(4T - 1, 13)`` float32."""
         return mfcc(torch.from_numpy(self.audio(clip)).float() / FULL_SCALE)
+
+    def content_digest(self, clip: str | ClipRow) -> str:
+        """Hash (32 hex digits) over all pictures and samples of a clip, whatever its name.
+
+        Raises:
+            DataError: The shard is damaged.
+        """
+        row = self.row(clip)
+        shard = self.shard(row.shard)
+        digest = hashlib.sha256(self._part("audio", row).tobytes())
+        for frame in range(row.start, row.stop):
+            digest.update(shard.picture(frame))
+        return digest.hexdigest()[:32]
 
     def motion_stats(self) -> MotionStats:
         """Mean and deviation of the descriptors over the training split.

@@ -44,8 +44,8 @@ class Rejection:
     """Why a clip was not taken.
 
     ``reason`` is one of ``corrupt``, ``no_audio``, ``silent``, ``short_audio``, ``no_face``,
-    ``low_track_share``, ``too_few_frames``, ``too_short``, ``fps_too_low``, ``crashed`` (and those
-    of the layouts: ``layout``, ``no_speaker``, ``no_interval``).
+    ``low_track_share``, ``too_few_frames``, ``too_short``, ``fps_too_low``, ``crashed``, ``audit``
+    (and those of the layouts: ``layout``, ``no_speaker``, ``no_interval``).
     """
 
     source: str

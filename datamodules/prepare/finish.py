@@ -127,6 +127,7 @@ def finish(
     options: FinishOptions,
     step: Step | None = None,
     tracks: TrackFolder | None = None,
+    shifts: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Write the prepared set; doing it again gives the same files.
 
@@ -139,6 +140,8 @@ def finish(
         options: Settings.
         step: Called with what is being done, and how much of it is done.
         tracks: Coefficient files to store beside the set.
+        shifts: Clip -> frames to delay its sound by before anything is made of it, as an audit found
+            them; they come before ``options.fix_offset`` and its own estimates.
 
     Returns:
         The report, as written to ``report.json``.
@@ -159,7 +162,8 @@ def finish(
     shutil.rmtree(out / "shards", ignore_errors=True)
     shutil.rmtree(out / "tracks", ignore_errors=True)
     model = MotionModel.fit(_landmarks(folder, training, tell), options.n_expression)
-    offsets = measure_offsets(folder, entries, len(splits), tell)
+    shifts = shifts or {}
+    offsets = measure_offsets(folder, entries, len(splits), tell, shifts)
     sums = _Sums()
     rows: list[ClipRow] = []
     flags: dict[str, list[str]] = {}
@@ -167,7 +171,8 @@ def finish(
         for number, entry in enumerate(entries):
             tell("writing shards", number, len(entries))
             split, offset = splits[entry["speaker"]], offsets.get(entry["id"])
-            row, motion, odd = _write(writer, folder, entry, split, model, offset, options)
+            sound = clip_sound(folder, entry, shifts)
+            row, motion, odd = _write(writer, folder, entry, sound, split, model, offset, options)
             rows.append(row)
             if row.split == "train":
                 sums.add(motion)
@@ -210,8 +215,40 @@ def clip_mel(audio: NDArray[np.int16]) -> NDArray[np.float32]:
     return mel
 
 
+@dataclass(frozen=True)
+class ClipSound:
+    """Samples of a clip, and what was done to them.
+
+    Attributes:
+        samples: ``(640 T,)`` int16.
+        shift_frames: Frames they were delayed by.
+    """
+
+    samples: NDArray[np.int16]
+    shift_frames: int = 0
+
+    def delayed(self, frames: int) -> ClipSound:
+        """The same sound so many frames later (earlier if negative), with silence at the open end.
+
+        The clip keeps its length: pictures, landmarks and truth files are aligned to its frames.
+        """
+        samples = shift_audio(self.samples, frames * SAMPLES_PER_FRAME)
+        return ClipSound(samples, self.shift_frames + frames)
+
+
+def clip_sound(folder: WorkFolder, entry: Entry, shifts: Mapping[str, int]) -> ClipSound:
+    """Sound of a finished clip, shifted as an audit asks."""
+    sound = ClipSound(folder.load(entry, "audio"))
+    shift = shifts.get(entry["id"], 0)
+    return sound.delayed(shift) if shift else sound
+
+
 def measure_offsets(
-    folder: WorkFolder, entries: Sequence[Entry], speakers: int, tell: Step
+    folder: WorkFolder,
+    entries: Sequence[Entry],
+    speakers: int,
+    tell: Step,
+    shifts: Mapping[str, int],
 ) -> dict[str, Offset]:
     """Offset of every clip with sound, by clip id.
 
@@ -225,12 +262,12 @@ def measure_offsets(
         tell("measuring offsets", number, 2 * len(sounding))
         shapes = pose_free(folder.load(entry, "landmarks"))[0]
         mouths[entry["id"]] = mouth_opening(shapes).astype(np.float32)
-        mel = clip_mel(folder.load(entry, "audio"))
+        mel = clip_mel(clip_sound(folder, entry, shifts).samples)
         estimator.add(entry["id"], entry["speaker"], mel, mouths[entry["id"]])
     found: dict[str, Offset] = {}
     for number, entry in enumerate(sounding):
         tell("measuring offsets", len(sounding) + number, 2 * len(sounding))
-        mel = clip_mel(folder.load(entry, "audio"))
+        mel = clip_mel(clip_sound(folder, entry, shifts).samples)
         offset = estimator.estimate(entry["id"], entry["speaker"], mel, mouths[entry["id"]])
         if offset is not None:
             found[entry["id"]] = offset
@@ -245,26 +282,27 @@ def _write(
     writer: ShardWriter,
     folder: WorkFolder,
     entry: Entry,
+    sound: ClipSound,
     split: str,
     model: MotionModel,
     offset: Offset | None,
     options: FinishOptions,
 ) -> tuple[ClipRow, NDArray[np.float32], list[str]]:
     """One clip into the open shard; its row, its descriptors and what is odd about it."""
-    landmarks, audio = folder.load(entry, "landmarks"), folder.load(entry, "audio")
+    landmarks = folder.load(entry, "landmarks")
     motion = model.encode(landmarks)
-    mel = clip_mel(audio)
     flags = list(entry["flags"])
-    if offset is not None and offset.clear and abs(offset.frames) >= SUSPICIOUS_FRAMES:
-        flags.append("offset")
     shift = offset.frames if offset is not None and offset.clear else 0
     if options.fix_offset and shift and abs(shift) < MAX_SHIFT_FRAMES:
-        audio = shift_audio(audio, shift * SAMPLES_PER_FRAME)
-        mel = clip_mel(audio)
+        sound = sound.delayed(shift)
         offset = None if offset is None else replace(offset, frames=0)
-        flags = [f for f in flags if f != "offset"] + [f"offset_fixed{shift:+d}"]
+    elif abs(shift) >= SUSPICIOUS_FRAMES:
+        flags.append("offset")
+    if sound.shift_frames:
+        flags.append(f"offset_fixed{sound.shift_frames:+d}")
+    mel = clip_mel(sound.samples).astype(np.float16)
     shard, start = writer.add(
-        entry["id"], folder.load_pictures(entry), mel.astype(np.float16), landmarks, motion, audio
+        entry["id"], folder.load_pictures(entry), mel, landmarks, motion, sound.samples
     )
     x, y, w, h = entry["box"]
     row = ClipRow(
@@ -282,6 +320,7 @@ def _write(
         offset_confidence=None if offset is None else round(offset.confidence, 4),
         silence_share=entry["silence_share"],
         tracked_share=entry["tracked_share"],
+        audio_shift_frames=sound.shift_frames,
     )
     return row, motion, flags
 
@@ -326,6 +365,7 @@ def make_report(
             "clear_frames": dict(sorted(Counter(str(r.offset_frames) for r in clear).items())),
             "suspicious": sorted(name for name, found in flags.items() if "offset" in found),
         },
+        "audio_shift_frames": {r.id: r.audio_shift_frames for r in rows if r.audio_shift_frames},
         "flags": dict(Counter(f for found in flags.values() for f in found).most_common()),
         "flagged_clips": dict(flags),
         "trimmed_frames": {e["id"]: e["first_frame"] for e in entries if e["first_frame"]},

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +18,7 @@ from datamodules.prepare.options import ClipOptions
 from datamodules.prepare.work import WorkFolder, clip_signature
 from datamodules.shard_io import write_text_atomic
 from datamodules.tracks import TrackFolder
+from talkhead.audit.orders import AuditOrders, read_orders
 from talkhead.errors import DataError
 from talkhead.geometry.crop import crop_policy
 from talkhead.specs import VideoSpec, spec_dict
@@ -65,6 +67,8 @@ class PrepareJob:
         keep_work: Keep the finished clips after the set is written.
         landmarker: ``"module:Class"`` of the face tracker.
         tracks: Coefficient files of the clips, stored beside the set.
+        fix_from: Audit table whose ``shift_frames`` the sound of its clips is delayed by.
+        drop_from: Audit table whose clips to drop are left out.
     """
 
     root: Path
@@ -81,6 +85,8 @@ class PrepareJob:
     keep_work: bool = False
     landmarker: str = DEFAULT_LANDMARKER
     tracks: TrackFolder | None = None
+    fix_from: Path | None = None
+    drop_from: Path | None = None
 
     def listing(self) -> Listing:
         """The raw clips asked for."""
@@ -95,12 +101,21 @@ class PrepareJob:
         text = f"{self.clip.digest} {self.landmarker}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def fingerprint(self, listing: Listing) -> str:
-        """Hash over the raw clips and all settings: equal means there is nothing to do."""
+    def fingerprint(self, listing: Listing, audits: Mapping[str, str]) -> str:
+        """Hash over the raw clips and all settings: equal means there is nothing to do.
+
+        Args:
+            listing: The raw clips.
+            audits: What an audit is used for -> hash of that audit.
+        """
         signatures = [clip_signature(raw, self.digest) for raw in listing.clips]
-        told = [signatures, asdict(self.finish), self.name, self.layout]
+        told: list[Any] = [signatures, asdict(self.finish), self.name, self.layout]
         # Only when there are any, so that sets made without keep their fingerprint.
-        text = json.dumps(told if self.tracks is None else [*told, self.tracks.signature()])
+        if self.tracks is not None:
+            told.append(self.tracks.signature())
+        if audits:
+            told.append(audits)
+        text = json.dumps(told)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -133,14 +148,21 @@ def prepare(job: PrepareJob, watcher: Watcher | None = None) -> Outcome:
 
     Raises:
         ConfigError: Settings that cannot work.
-        DataError: Nothing to prepare, every clip was rejected, or no clip has one of the tracks.
+        DataError: Nothing to prepare, every clip was rejected, no clip has one of the tracks, or an audit
+            cannot be read or is of another set.
         MissingDependencyError: The face tracker or PyAV is not installed.
     """
     watch = watcher or _Silent()
     if job.tracks is not None:
         job.tracks.check()
     listing = job.listing()
-    fingerprint = job.fingerprint(listing)
+    orders = {
+        use: read_orders(path)
+        for use, path in (("fix_offset", job.fix_from), ("drop", job.drop_from))
+        if path is not None
+    }
+    audits = {use: order.digest for use, order in orders.items()}
+    fingerprint = job.fingerprint(listing, audits)
     before = _finished(job.out)
     if job.shard is None and before is not None and before.get("prepare") == fingerprint:
         report = json.loads((job.out / "report.json").read_text())
@@ -154,6 +176,16 @@ def prepare(job: PrepareJob, watcher: Watcher | None = None) -> Outcome:
         return Outcome(None, len(mine), len(listing.clips))
     folder = WorkFolder(work, job.digest)
     accepted, rejected = collect(folder, listing.clips, listing.skipped)
+    for order in orders.values():
+        _check_same_set(order, accepted)
+    if "drop" in orders:
+        drops = orders["drop"].drops
+        rejected += [
+            {"source": e["source"], "reason": "audit", "detail": f"{e['id']}: {drops[e['id']]}"}
+            for e in accepted
+            if e["id"] in drops
+        ]
+        accepted = [e for e in accepted if e["id"] not in drops]
     lines = "".join(json.dumps(r) + "\n" for r in rejected)
     write_text_atomic(job.out / "rejected.jsonl", lines)
     meta = {
@@ -164,11 +196,37 @@ def prepare(job: PrepareJob, watcher: Watcher | None = None) -> Outcome:
         "video": spec_dict(VideoSpec(size=job.clip.size, crop=crop_policy(job.clip.face_share))),
         "options": {**asdict(job.clip), **asdict(job.finish)},
         "prepare": fingerprint,
+        **({"audits": audits} if audits else {}),
     }
-    report = finish(job.out, folder, accepted, rejected, meta, job.finish, watch.step, job.tracks)
+    report = finish(
+        job.out,
+        folder,
+        accepted,
+        rejected,
+        meta,
+        job.finish,
+        watch.step,
+        tracks=job.tracks,
+        shifts=orders["fix_offset"].shifts if "fix_offset" in orders else None,
+    )
     if not job.keep_work:
         shutil.rmtree(work)
     return Outcome(report, len(listing.clips), len(listing.clips))
+
+
+def _check_same_set(order: AuditOrders, accepted: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse an audit that knows none of the clips.
+
+    Single clips may be missing: the audit is older than the raw data, or only a part is prepared.
+    """
+    known = {entry["id"] for entry in accepted}
+    asked = {*order.shifts, *order.drops}
+    if known and asked and not known & asked:
+        raise DataError(
+            f"{order.path}: none of its clips is in this set (it asks for {min(asked)!r}, the set holds "
+            f"{min(known)!r}); pass an audit of a set prepared from the same folder, with the same "
+            "--dataset and --max-seconds."
+        )
 
 
 def _finished(out: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""``talkhead data``: what is in a prepared set, and whether it is sound."""
+"""``talkhead data``: what is in a prepared set, whether it is sound, and which clips are bad."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from talkhead.commands.audit import add_audit_options, check_audit_options, options_of, run_audit
 from talkhead.errors import DataError
 from talkhead.specs import FPS
 
@@ -18,16 +19,18 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Show and check a prepared set.
+    """Show and check a prepared set, and audit it if asked to.
 
     Returns:
         0 if it is sound.
 
     Raises:
         DataError: It is damaged; the message names every problem found.
+        TalkheadError: The audit's judge or options cannot work.
     """
     parser = argparse.ArgumentParser(
-        prog="talkhead data", description="Show what a prepared set holds, and check it."
+        prog="talkhead data",
+        description="Show what a prepared set holds, check it, and audit its clips.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder written by prepare")
     parser.add_argument(
@@ -35,7 +38,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--no-check", action="store_true", help="only show, do not check")
     parser.add_argument("--json", action="store_true", help="print prepared.json and report.json")
+    add_audit_options(parser)
     args = parser.parse_args(argv)
+    check_audit_options(args)
 
     from datamodules.shards import PreparedSet
 
@@ -45,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         print(describe(prepared))
     if args.no_check:
-        return 0
+        return _audit(args, prepared)
     problems = check(prepared, deep=args.deep)
     if problems:
         shown = "\n  ".join(problems[:20])
@@ -53,6 +58,13 @@ def main(argv: Sequence[str]) -> int:
         raise DataError(f"{args.folder} is damaged:\n  {shown}{more}\nRun talkhead prepare again.")
     if not args.json:
         print(f"check      sound ({'every picture' if args.deep else 'sampled pictures'})")
+    return _audit(args, prepared)
+
+
+def _audit(args: argparse.Namespace, prepared: PreparedSet) -> int:
+    """Audit the set if it was asked for."""
+    if args.audit:
+        run_audit(prepared, options_of(args), _report(prepared.root).get("flagged_clips", {}))
     return 0
 
 

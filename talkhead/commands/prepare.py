@@ -65,7 +65,16 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--test-share", type=float, default=last.test_share, metavar="X")
     group.add_argument("--frames-per-shard", type=int, default=last.frames_per_shard, metavar="N")
     group.add_argument(
-        "--fix-offset", action="store_true", help="shift the sound of clips with a clear offset"
+        "--fix-offset",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="AUDIT.csv",
+        help="delay the sound of each clip by the frames that 'talkhead data --audit' found (column "
+        "shift_frames); without a file, of clips whose offset is clear by the built-in estimate",
+    )
+    group.add_argument(
+        "--drop", type=Path, metavar="AUDIT.csv", help="leave out the clips this audit would drop"
     )
     group.add_argument(
         "--motion-tracks",
@@ -138,6 +147,8 @@ def job_from_args(argv: Sequence[str]) -> PrepareJob:
     from datamodules.tracks import TrackFolder
 
     args = _parser().parse_args(argv)
+    # One option with or without a file: True, False, or the file's name.
+    fix_from = Path(args.fix_offset) if isinstance(args.fix_offset, str) else None
     return PrepareJob(
         root=args.raw,
         out=args.out,
@@ -160,7 +171,7 @@ def job_from_args(argv: Sequence[str]) -> PrepareJob:
             n_expression=args.expression,
             val_share=args.val_share,
             test_share=args.test_share,
-            fix_offset=args.fix_offset,
+            fix_offset=args.fix_offset is True,
             frames_per_shard=args.frames_per_shard,
         ),
         workers=args.workers,
@@ -170,6 +181,8 @@ def job_from_args(argv: Sequence[str]) -> PrepareJob:
         tracks=None
         if args.motion_tracks is None
         else TrackFolder(args.motion_tracks, args.motion_lag),
+        fix_from=fix_from,
+        drop_from=args.drop,
     )
 
 
@@ -269,6 +282,8 @@ def summary(report: dict[str, Any], out: Path) -> str:
     )
     if "tracks" in report:
         lines.append(_tracks_line(report["tracks"]))
+    if shifts := report.get("audio_shift_frames"):
+        lines.append(f"shifted    sound of {len(shifts)} clips (audio_shift_frames in the index)")
     if report["flags"]:
         flags = ", ".join(f"{flag} {n}" for flag, n in report["flags"].items())
         lines.append(f"flags      {flags} (see {out / 'report.json'})")

@@ -161,19 +161,9 @@ class SyncNetStage(Stage):
         """Adam with step decay (by batches)."""
         return step_decayed_adamw(self, [self.syncnet, self.info_nce])
 
-    @torch.no_grad()
     def encode(self, prepared: ClipReader, row: Any) -> tuple[Tensor, Tensor]:
         """Visual and audio embeddings of a whole clip, each ``(T - 5, D)`` on the CPU."""
-        cepstra = prepared.mfcc(row)
-        count = mfcc_window_count(row.frames, self.audio_spec)
-        seen, heard = [], []
-        for start in range(0, count, CHUNK):
-            at = range(start, min(start + CHUNK, count) + WINDOW_FRAMES - 1)
-            pictures = prepared.frames(row, at, self.video_spec.size)[None].to(self.device)
-            sound = mfcc_windows(cepstra, torch.arange(start, min(start + CHUNK, count)))
-            seen.append(self.syncnet.visual(to_float(pictures))[0].cpu())
-            heard.append(self.syncnet.audio(sound.to(self.device)).cpu())
-        return torch.cat(seen), torch.cat(heard)
+        return embed_clip(self.syncnet, prepared, row, self.video_spec.size, self.device)
 
     def _contrast(self, visual: Tensor, audio: Tensor, frame_index: Tensor) -> dict[str, Tensor]:
         if self.loss_kind == "info_nce":
@@ -227,6 +217,34 @@ class SyncNetStage(Stage):
         logged |= {f"offset_{name}": value for name, value in shifts.items()}
         self.log_dict({f"{split}/{name}": value.float() for name, value in logged.items()})
         return found
+
+
+@torch.no_grad()
+def embed_clip(
+    network: SyncNet, prepared: ClipReader, row: Any, size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """A whole clip through both branches, a chunk at a time.
+
+    Args:
+        network: In eval mode, on ``device``.
+        prepared: The prepared set.
+        row: The clip, of ``T`` frames.
+        size: Side of the network's pictures in pixels.
+        device: Where the network is.
+
+    Returns:
+        Visual and audio embeddings, each ``(T - 5, D)`` on the CPU.
+    """
+    cepstra = prepared.mfcc(row)
+    count = mfcc_window_count(row.frames)
+    seen, heard = [], []
+    for start in range(0, count, CHUNK):
+        at = range(start, min(start + CHUNK, count) + WINDOW_FRAMES - 1)
+        pictures = prepared.frames(row, at, size)[None].to(device)
+        sound = mfcc_windows(cepstra, torch.arange(start, min(start + CHUNK, count)))
+        seen.append(network.visual(to_float(pictures))[0].cpu())
+        heard.append(network.audio(sound.to(device)).cpu())
+    return torch.cat(seen), torch.cat(heard)
 
 
 def _delayed(audio: Tensor, visual: Tensor, shift: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 from dataclasses import replace
@@ -14,6 +15,7 @@ from datamodules.shards import (
     ClipRow,
     PreparedSet,
     ShardWriter,
+    data_fingerprint,
     encode_jpeg,
     split_fingerprint,
     verify,
@@ -193,6 +195,39 @@ def test_fingerprints_follow_the_content(tmp_path: Path, shared_set: Path) -> No
 def _read(prepared: PreparedSet, queue: Any) -> None:
     torch.set_num_threads(1)  # as in a loader worker; a forked child has no OpenMP threads
     queue.put(int(prepared.frames("s03/v0/c01", [11]).long().sum()))
+
+
+def test_sets_from_before_sound_was_shifted_stay_sound(own_set: Path) -> None:
+    """Their index has no such column, and their fingerprint was made without it."""
+    path = own_set / "index.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert {row.pop("audio_shift_frames") for row in rows} == {0}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert verify(own_set) == []
+    prepared = PreparedSet(own_set)
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    for shard in sorted({row["shard"] for row in rows}):
+        info = json.loads((own_set / f"shards/{shard:05d}/shard.json").read_text())
+        digest.update(json.dumps(info["sha256"], sort_keys=True).encode())
+    assert prepared.data_fingerprint == digest.hexdigest()[:16]
+    shifted = [replace(prepared.all_rows[0], audio_shift_frames=2), *prepared.all_rows[1:]]
+    assert data_fingerprint(own_set, shifted) != prepared.data_fingerprint
+
+
+def test_content_digest_sees_pictures_and_sound_only(own_set: Path) -> None:
+    prepared = PreparedSet(own_set)
+    digests = {row.id: prepared.content_digest(row) for row in prepared.all_rows}
+    assert len(set(digests.values())) == len(digests)
+    first = prepared.all_rows[0]
+    assert prepared.content_digest(replace(first, id="copy", speaker="x")) == digests[first.id]
+    samples = np.load(own_set / "shards/00000/audio.npy", mmap_mode="r+")
+    samples[0] += 1
+    samples.flush()
+    changed = PreparedSet(own_set)
+    differs = [name for name in digests if changed.content_digest(name) != digests[name]]
+    assert differs == [first.id]
 
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])

@@ -28,7 +28,15 @@ def test_options_arrive() -> None:
     assert job.views == ("front", "down")
     assert (job.clip.size, job.clip.min_fps, job.clip.require_audio) == (96, 15.0, False)
     assert (job.finish.fix_offset, job.finish.n_expression) == (True, 8)
+    assert (job.fix_from, job.drop_from) == (None, None)
     assert (job.workers, job.limit, job.shard, job.name) == (3, 5, (1, 4), "lab")
+
+
+def test_audits_arrive() -> None:
+    words = ["--dataset", "folder", "--raw", "raw", "--out", "set"]
+    job = job_from_args([*words, "--fix-offset", "audit.csv", "--drop", "b.csv"])
+    assert (job.fix_from, job.drop_from) == (Path("audit.csv"), Path("b.csv"))
+    assert not job.finish.fix_offset
 
 
 def test_bad_values_are_refused(tmp_path: Path) -> None:
