@@ -26,7 +26,7 @@ class Thresholds:
     """When a number becomes advice.
 
     Attributes:
-        null_quantile: An offset is clear when its confidence exceeds this quantile, over all clips, of
+        chance_quantile: An offset is clear when its confidence exceeds this quantile, over all clips, of
             what chance gives.
         min_clear: Least share of clear clips for the judge to be trusted when it finds *no* sync.
         min_shift: Smallest offset worth fixing, in frames; one frame is within the judge's error.
@@ -44,7 +44,7 @@ class Thresholds:
         min_overlap: Share of the shorter of two near duplicates from which it counts as a copy.
     """
 
-    null_quantile: float = 0.99
+    chance_quantile: float = 0.99
     min_clear: float = 0.5
     min_shift: int = 2
     max_shift: int = 12
@@ -66,8 +66,10 @@ class Thresholds:
         Raises:
             ConfigError: Outside 0 to 1.
         """
-        if not 0 <= self.null_quantile <= 1:
-            raise ConfigError(f"expected null_quantile within 0 to 1, got {self.null_quantile}.")
+        if not 0 <= self.chance_quantile <= 1:
+            raise ConfigError(
+                f"expected chance_quantile within 0 to 1, got {self.chance_quantile}."
+            )
 
     @classmethod
     def parse(cls, settings: Sequence[str]) -> Thresholds:
@@ -170,9 +172,7 @@ def offset_of(
         if sync is None:
             return None
         clear = sync.confidence > chance and abs(sync.offset_frames) <= limits.max_shift
-        return Offset(
-            sync.offset_frames, sync.confidence, sync.null_confidence, sync.agreement, clear
-        )
+        return Offset(sync.offset_frames, sync.confidence, sync.chance, sync.agreement, clear)
     if row.offset_frames is None or row.offset_confidence is None:
         return None
     clear = row.offset_confidence >= limits.ridge_clear
@@ -190,10 +190,10 @@ def set_facts(
         judge: Name of the judge.
         limits: Thresholds.
     """
-    nulls = [m.sync.null_confidence for m in measures if m.sync is not None]
+    chances = [m.sync.chance for m in measures if m.sync is not None]
     chance: float | None = None
     if judge != RIDGE:
-        chance = float(np.quantile(nulls, limits.null_quantile)) if nulls else 0.0
+        chance = float(np.quantile(chances, limits.chance_quantile)) if chances else 0.0
     pairs = zip(rows, measures, strict=True)
     offsets = [o for row, m in pairs if (o := offset_of(row, m, chance, limits)) is not None]
     clear = [o.frames for o in offsets if o.clear]
@@ -201,7 +201,7 @@ def set_facts(
         judge=judge,
         judged=len(offsets),
         chance=chance,
-        typical_chance=float(np.median(nulls)) if nulls else None,
+        typical_chance=float(np.median(chances)) if chances else None,
         clear_share=len(clear) / len(offsets) if offsets else 0.0,
         median_offset=float(np.median(clear)) if clear else None,
         sharpness=float(np.median([m.sharpness for m in measures])),

@@ -12,12 +12,14 @@ from torch import Tensor
 from talkhead.checkpoint import BLOCK, load_component
 from talkhead.errors import StageLinkError
 from talkhead.metrics.offset import MAX_SHIFT_FRAMES
-from talkhead.metrics.sync_scores import DISTANCE_EPS, sync_scores
+from talkhead.metrics.sync_scores import sync_scores
 from talkhead.networks.syncnet import SyncNet
 from talkhead.specs import FPS
 
-MIN_WINDOWS = 2 * MAX_SHIFT_FRAMES
-"""Fewer windows than shifts to choose from: the zero padding would decide."""
+NEIGHBOURS = 3
+"""Shifts so near to the best one say nothing against it: 0.2 s of sound have slow edges."""
+MIN_WINDOWS = 2 * (MAX_SHIFT_FRAMES + NEIGHBOURS + 2)
+"""Half of so many windows carries every true pair out of reach."""
 BLOCK_WINDOWS = 2 * FPS
 AGREEMENT_FRAMES = 1
 
@@ -29,17 +31,19 @@ class ClipSync:
     Attributes:
         offset_frames: SyncNet's sign: by how many video frames the picture lags the sound (+) or leads
             it (-), so that delaying the sound by so many frames puts it right.
-        confidence: LSE-C.
-        distance: LSE-D.
-        null_confidence: LSE-C of the same clip with its sound put out of order, see :func:`clip_sync`.
-        agreement: Share of blocks of two seconds whose own offset is within one frame of the clip's.
+        confidence: How much smaller the mean distance is there than anywhere over three frames away.
+        chance: The same with the sound turned around by half the clip.
+        agreement: Share of stretches of two seconds whose own offset is within one frame of the clip's.
+        lse_c: The published confidence, for comparison.
+        lse_d: The published distance.
     """
 
     offset_frames: int
     confidence: float
-    distance: float
-    null_confidence: float
+    chance: float
     agreement: float
+    lse_c: float
+    lse_d: float
 
 
 def load_syncnet(path: str | os.PathLike[str]) -> SyncNet:
@@ -78,17 +82,20 @@ def _is_checkpoint(path: str | os.PathLike[str]) -> bool:
 def clip_sync(visual: Tensor, audio: Tensor) -> ClipSync | None:
     """Judge the embeddings of a whole clip.
 
+    Two things differ from the published scores (:mod:`talkhead.metrics.sync_scores`), which are given
+    as well. Frames without a partner are left out: zeros in their place make the outermost shifts of
+    many clips the best ones. And the confidence is the lead over shifts elsewhere, not over the median,
+    because where speech begins and ends distances slope over all shifts.
+
     Confidences of different networks do not compare, so the clip is its own measure of chance: its
-    sound is played backwards, and turned around by half the clip. Both have the voice and the rhythm of
-    the clip, and nothing in sync but the one window where backwards meets forwards. The larger of both
-    confidences is what chance gives.
+    sound is turned around by half the clip, which leaves voice and rhythm, and nothing in sync.
 
     Args:
         visual: ``(T, D)``, number ``t`` of the frames ``t .. t + 4``.
         audio: ``(T, D)``, number ``t`` of the sound from frame ``t`` on.
 
     Returns:
-        The scores; None for fewer than 30 windows.
+        The scores; None for fewer than 40 windows.
 
     Raises:
         ShapeError: Shapes differ.
@@ -96,47 +103,59 @@ def clip_sync(visual: Tensor, audio: Tensor) -> ClipSync | None:
     count = len(visual)
     if count < MIN_WINDOWS:
         return None
-    scores = sync_scores(visual, audio)
-    offset = int(scores.offset)
-    chance = [audio.flip(0)]
-    # Half a turn must carry every true pair beyond the largest shift.
-    if count // 2 > MAX_SHIFT_FRAMES:
-        chance.append(audio.roll(count // 2, dims=0))
-    null = max(float(sync_scores(visual, other).lse_c) for other in chance)
-    blocks = block_offsets(visual, audio)
-    near = (blocks - offset).abs() <= AGREEMENT_FRAMES
+    published = sync_scores(visual, audio)
+    distances = shift_distances(visual, audio)
+    offset, confidence = best_offset(distances)
+    _, chance = best_offset(shift_distances(visual, audio.roll(count // 2, dims=0)))
+    parts = distances.tensor_split(max(1, count // BLOCK_WINDOWS))
+    near = [abs(best_offset(part)[0] - offset) <= AGREEMENT_FRAMES for part in parts]
     return ClipSync(
-        offset, float(scores.lse_c), float(scores.lse_d), null, float(near.double().mean())
+        offset,
+        confidence,
+        chance,
+        sum(near) / len(near),
+        float(published.lse_c),
+        float(published.lse_d),
     )
 
 
-def block_offsets(
-    visual: Tensor, audio: Tensor, block: int = BLOCK_WINDOWS, max_shift: int = MAX_SHIFT_FRAMES
-) -> Tensor:
-    """Offset of each stretch of a clip.
-
-    Partners come from the whole clip and none is made up, so short stretches work. A clip is cut into
-    as many equal stretches of at least ``block`` windows as fit, at least one.
+def shift_distances(visual: Tensor, audio: Tensor, max_shift: int = MAX_SHIFT_FRAMES) -> Tensor:
+    """Distance of every picture and the sound at every shift.
 
     Args:
         visual: ``(T, D)``.
         audio: ``(T, D)``.
-        block: Least number of windows.
-        max_shift: Largest offset.
+        max_shift: Largest shift tried on either side, in video frames.
 
     Returns:
-        ``(n,)`` int64 in video frames, sign as in :func:`talkhead.metrics.sync_scores.sync_scores`.
+        Float64 ``(T, 2 * max_shift + 1)``: entry ``[t, k]`` is between the pictures of window ``t`` and
+        the sound of window ``t + k - max_shift``, NaN where the clip has none.
     """
     seen, heard = visual.to(torch.float64), audio.to(torch.float64)
     count = len(seen)
-    distance = seen.new_full((count, 2 * max_shift + 1), float("nan"))
+    out = seen.new_full((count, 2 * max_shift + 1), float("nan"))
     for column in range(2 * max_shift + 1):
         shift = column - max_shift
-        rows = slice(max(0, -shift), min(count, count - shift))
-        partners = heard[rows.start + shift : rows.stop + shift]
-        distance[rows, column] = (seen[rows] - partners + DISTANCE_EPS).norm(dim=-1)
-    found = []
-    for part in distance.tensor_split(max(1, count // block)):
-        mean = part.nanmean(dim=0).nan_to_num(nan=float("inf"))
-        found.append(max_shift - mean.argmin())
-    return torch.stack(found)
+        start, stop = max(0, -shift), min(count, count - shift)
+        if start < stop:
+            away = seen[start:stop] - heard[start + shift : stop + shift]
+            out[start:stop, column] = away.norm(dim=-1)
+    return out
+
+
+def best_offset(distances: Tensor) -> tuple[int, float]:
+    """Offset of a stretch of a clip, and its lead.
+
+    Args:
+        distances: Rows of :func:`shift_distances`; a stretch has partners from the whole clip.
+
+    Returns:
+        Offset in video frames, SyncNet's sign, and by how much its mean distance is below the smallest
+        one over three frames away. The first of equally small distances wins.
+    """
+    # A shift at which no frame of the stretch has a partner cannot be the best.
+    mean = distances.nanmean(dim=0).nan_to_num(nan=float("inf"))
+    best = int(mean.argmin())
+    away = (torch.arange(len(mean)) - best).abs() > NEIGHBOURS
+    lead = float(mean[away].min() - mean[best])
+    return (len(mean) - 1) // 2 - best, lead

@@ -19,7 +19,7 @@ _POSE_COLUMNS = tuple(
 COLUMNS = (
     "id", "speaker", "split", "source", "seconds",
     "recommendation", "shift_frames", "reason", "flags",
-    "offset_frames", "offset_confidence", "offset_chance", "offset_distance", "offset_agreement",
+    "offset_frames", "offset_confidence", "offset_chance", "offset_agreement", "lse_c", "lse_d",
     "applied_shift_frames", "duplicate_of", "duplicate_kind",
     "silence_share", "loudness_lufs", "clipped_share",
     *_POSE_COLUMNS, "profile_share", "sharpness", "face_px", "tracked_share", "fps_in",
@@ -47,9 +47,10 @@ def table_row(row: Any, measured: Measures, advice: Advice, facts: SetFacts) -> 
         offset = {
             "offset_frames": sync.offset_frames,
             "offset_confidence": round(sync.confidence, 4),
-            "offset_chance": round(sync.null_confidence, 4),
-            "offset_distance": round(sync.distance, 4),
+            "offset_chance": round(sync.chance, 4),
             "offset_agreement": round(sync.agreement, 3),
+            "lse_c": round(sync.lse_c, 4),
+            "lse_d": round(sync.lse_d, 4),
         }
     level = measured.loudness_lufs
     return {

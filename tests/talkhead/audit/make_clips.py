@@ -25,7 +25,7 @@ def row(name: str, **values: Any) -> ClipRow:
 
 def sync(offset: int = 0, confidence: float = 6.0, **values: Any) -> ClipSync:
     """A clear offset; chance gives 1."""
-    known = {"distance": 7.0, "null_confidence": 1.0, "agreement": 1.0}
+    known = {"chance": 1.0, "agreement": 1.0, "lse_c": 6.0, "lse_d": 7.0}
     return ClipSync(offset, confidence, **{**known, **values})
 
 

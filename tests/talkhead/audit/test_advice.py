@@ -102,9 +102,7 @@ def test_a_judge_that_hears_nothing_drops_nothing() -> None:
 
 def test_chance_is_a_quantile_over_the_set() -> None:
     rows = [row(f"c{i}") for i in range(101)]
-    measured = [
-        measures(f"c{i}", sync=sync(2, confidence=3.0, null_confidence=i / 100)) for i in range(101)
-    ]
+    measured = [measures(f"c{i}", sync=sync(2, confidence=3.0, chance=i / 100)) for i in range(101)]
     facts = set_facts(rows, measured, "syncnet", LIMITS)
     assert facts.chance == pytest.approx(0.99)
     assert facts.typical_chance == pytest.approx(0.5)
@@ -173,7 +171,7 @@ def test_thresholds_can_be_changed() -> None:
     for wrong, words in (
         ("face=3", "min_face_px"),
         ("min_shift=two", "expected a number"),
-        ("null_quantile=7", "within 0 to 1"),
+        ("chance_quantile=7", "within 0 to 1"),
     ):
         with pytest.raises(ConfigError, match=words):
             Thresholds.parse([wrong])
