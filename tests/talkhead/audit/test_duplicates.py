@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from talkhead.audit.duplicates import Fingerprint, Match, find_matches
 
@@ -15,7 +18,7 @@ def recording(seed: int, frames: int = 100) -> Fingerprint:
     return Fingerprint(f"c{seed}", f"digest{seed}", words, hashes)
 
 
-def noisy(words: np.ndarray, share: float, seed: int = 9) -> np.ndarray:
+def noisy(words: NDArray[Any], share: float, seed: int = 9) -> NDArray[Any]:
     """Words with a share of their bits turned over."""
     bits = np.unpackbits(words.view(np.uint8))
     bits ^= (RNG(seed).random(len(bits)) < share).astype(np.uint8)

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from talkhead.audio.mel import mel_spectrogram
@@ -84,7 +85,7 @@ def babble(seed: int) -> Tensor:
 
 
 def test_words_survive_level_and_delay_but_not_another_sound() -> None:
-    def words(wave: Tensor) -> np.ndarray:
+    def words(wave: Tensor) -> NDArray[np.uint32]:
         return sound_words(mel_spectrogram(wave).numpy())
 
     base = words(babble(0))

@@ -39,11 +39,13 @@ class Loudness(nn.Module):
     def visual(self, pictures: Tensor) -> Tensor:
         # The bar is the only dark thing, half as wide as the picture.
         dark = (pictures.mean(2) < -0.6).float().mean((-2, -1)) * 2
-        return (dark / 0.3).unfold(1, 5, 1)
+        windows: Tensor = (dark / 0.3).unfold(1, 5, 1)
+        return windows
 
     def audio(self, mfcc: Tensor) -> Tensor:
         power = mfcc[:, 0, 0].double().exp().unflatten(1, (5, 4)).mean(2)
-        return (power.sqrt() / 9.2e4).float()
+        loudness: Tensor = (power.sqrt() / 9.2e4).float()
+        return loudness
 
 
 @pytest.fixture(scope="module")
