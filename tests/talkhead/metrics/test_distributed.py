@@ -12,6 +12,7 @@ from torch.multiprocessing.spawn import spawn
 
 from talkhead.metrics.frechet import FrechetDistance
 from talkhead.metrics.leakage import LinearProbe
+from talkhead.metrics.lpips import LPIPS
 from talkhead.metrics.snd import SND
 
 CLIPS = [f"speaker{i}/clip" for i in range(9)]
@@ -21,8 +22,15 @@ def motion(seed: int) -> torch.Tensor:
     return torch.randn(9, 30, 4, generator=torch.Generator().manual_seed(seed))
 
 
+class Apart(torch.nn.Module):
+    """Mean difference of two pictures."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a - b).abs().mean((1, 2, 3))
+
+
 def scores(rows: list[int]) -> list[float]:
-    """SND, pooled distance and probe of some clips, synchronised when a group exists."""
+    """SND, pooled distance, probe and LPIPS of some clips, synchronised when a group exists."""
     ours, real = motion(0)[rows], motion(1)[rows]
     names = [CLIPS[i] for i in rows]
     snd, pooled, probe = SND(), FrechetDistance(4), LinearProbe(4, 4)
@@ -30,7 +38,10 @@ def scores(rows: list[int]) -> list[float]:
     pooled.update(ours, real=False)
     pooled.update(real, real=True)
     probe.update(ours, real + ours, names)
-    return [m.compute().item() for m in (snd, pooled, probe)]
+    pictures = LPIPS(Apart())
+    for g, r, name in zip(ours, real, names, strict=True):
+        pictures.update(g.view(10, 3, 2, 2).sigmoid(), r.view(10, 3, 2, 2).sigmoid(), clip=name)
+    return [m.compute().item() for m in (snd, pooled, probe, pictures)]
 
 
 def rank(index: int, folder: str) -> None:
@@ -57,5 +68,5 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     expected = scores(list(range(9)))
     for index in range(2):
         got = torch.load(tmp_path / f"rank{index}.pt")
-        assert got[:3] == pytest.approx(expected, rel=1e-9)
-        assert got[3:] == pytest.approx([expected[0]] * 2, rel=1e-9)
+        assert got[:4] == pytest.approx(expected, rel=1e-9)
+        assert got[4:] == pytest.approx([expected[0]] * 2, rel=1e-9)
