@@ -40,6 +40,10 @@ COMMANDS = {
         "run a named set of variants, resume what is unfinished, report",
     ),
     "report": ("talkhead.commands.report", "metrics.json files to tables and plots"),
+    "evaluate": (
+        "talkhead.commands.evaluate",
+        "score generated mp4 files against the real ones of the same names",
+    ),
     "generate": ("talkhead.commands.generate", "portrait and speech to a talking video"),
     "doctor": (
         "talkhead.commands.doctor",

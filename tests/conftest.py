@@ -33,9 +33,9 @@ def run(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Real clips outside the repository (``TALKHEAD_SHARED_DATA``, or ``../shared/data``)."""
-    place = os.environ.get("TALKHEAD_SHARED_DATA")
-    folder = Path(place) if place else Path(__file__).parents[2] / "shared" / "data"
-    if not (folder / "clips").is_dir():
-        pytest.skip("no shared data")
+    """The folder of real media beside the repository (or ``TALKHEAD_SHARED_DATA``); skips without it."""
+    beside = Path(__file__).parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("TALKHEAD_SHARED_DATA", beside))
+    if not folder.is_dir():
+        pytest.skip(f"no real media at {folder}")
     return folder

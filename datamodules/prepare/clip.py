@@ -209,8 +209,15 @@ def _sound(raw: RawClip, info: MediaInfo, options: ClipOptions) -> NDArray[np.fl
 
 
 @dataclass
-class _Tracking:
-    """What the first pass over a clip knows."""
+class Tracking:
+    """What the first pass over a clip knows.
+
+    Attributes:
+        faces: Landmarks ``(478, 3)`` of every frame in picture pixels, None where the face was lost.
+        width: Width of the pictures in pixels.
+        height: Height of the pictures in pixels.
+        most_faces: Most faces seen at once in the frames looked at.
+    """
 
     faces: list[Landmarks | None] = field(default_factory=list)
     width: int = 0
@@ -244,15 +251,28 @@ def _region(
     return (int(left), int(top), int(right), int(bottom)), len(found)
 
 
-def _first_pass(
+def first_pass(
     raw: RawClip, options: ClipOptions, landmarker: Landmarker, scratch: Path | None
-) -> tuple[_Tracking, FrameSpool]:
-    """Decode and track every frame, keeping the neighbourhood of the head for the crop."""
+) -> tuple[Tracking, FrameSpool]:
+    """Decode and track every frame, keeping the neighbourhood of the head for the crop.
+
+    Args:
+        raw: The clip.
+        options: Settings; the crop's size and face share decide what is kept.
+        landmarker: Face tracker; it starts anew.
+        scratch: Folder for frames that do not fit in memory.
+
+    Returns:
+        What was tracked, and the kept pictures, which the caller has to close.
+
+    Raises:
+        DataError: A file that cannot be decoded.
+    """
     stream = _frames(raw)
     head = [next(stream)]
     limit = max(2, min(_LOOKAHEAD_FRAMES, _LOOKAHEAD_BYTES // head[0].nbytes))
     head += itertools.islice(stream, limit - 1)
-    out = _Tracking(height=head[0].shape[0], width=head[0].shape[1])
+    out = Tracking(height=head[0].shape[0], width=head[0].shape[1])
     region, out.most_faces = _region(head, raw, landmarker)
     waiting: deque[Picture] = deque()
     early = len(head)
@@ -287,7 +307,7 @@ def _first_pass(
     return out, spool
 
 
-def _spool(tracking: _Tracking, options: ClipOptions, scratch: Path | None) -> FrameSpool:
+def _spool(tracking: Tracking, options: ClipOptions, scratch: Path | None) -> FrameSpool:
     """A store around the faces seen so far."""
     seen = [f for f in tracking.faces if f is not None]
     width, height = tracking.width, tracking.height
@@ -295,7 +315,7 @@ def _spool(tracking: _Tracking, options: ClipOptions, scratch: Path | None) -> F
     return FrameSpool(guess, width, height, options.size, scratch)
 
 
-def _usable_run(tracking: _Tracking, raw: RawClip, options: ClipOptions) -> tuple[int, int]:
+def _usable_run(tracking: Tracking, raw: RawClip, options: ClipOptions) -> tuple[int, int]:
     """First and last (exclusive) frame to keep."""
     tracked = np.array([f is not None for f in tracking.faces])
     total = len(tracked)
@@ -334,7 +354,7 @@ def _picture(
     scratch: Path | None,
 ) -> ClipResult | Rejection:
     """Track, crop and encode, and put everything on the same frames."""
-    tracking, spool = _first_pass(raw, options, landmarker, scratch)
+    tracking, spool = first_pass(raw, options, landmarker, scratch)
     with spool:
         run = _usable_run(tracking, raw, options)
         start, stop = run
@@ -367,7 +387,7 @@ def _picture(
 
 
 def _flags(
-    tracking: _Tracking, info: MediaInfo, box: Box, run: tuple[int, int], options: ClipOptions
+    tracking: Tracking, info: MediaInfo, box: Box, run: tuple[int, int], options: ClipOptions
 ) -> list[str]:
     """What a user may want to look at before trusting an accepted clip."""
     inside = (

@@ -20,6 +20,8 @@ WEIGHT_FILES = {
     "ImageNet ResNeXt-50 (identity encoder)": "hub/checkpoints/resnext50_32x4d-*.pth",
     "ImageNet MobileNetV2 (motion encoder)": "hub/checkpoints/mobilenet_v2-*.pth",
     "VGG-19 (perceptual loss)": "hub/checkpoints/vgg19-*.pth",
+    "AlexNet (LPIPS)": "hub/checkpoints/alexnet-owt-*.pth",
+    "Inception v3 of 2015 (FID)": "hub/checkpoints/pt_inception-2015-12-05-*.pth",
     "HuBERT base (audio features)": "hub/checkpoints/hubert_fairseq_base_ls960.pth",
 }
 
@@ -111,7 +113,7 @@ def torch_set() -> list[Finding]:
 
 def codecs() -> list[Finding]:
     """Writes and reads one short clip, which says more than a list of codecs."""
-    users = ("corpus", "prepare", "generate")
+    users = ("corpus", "prepare", "generate", "evaluate")
     found = _library("av", users)
     if not found.ok:
         return [found]
@@ -133,7 +135,7 @@ def codecs() -> list[Finding]:
 
 def landmarker() -> list[Finding]:
     """MediaPipe and the face model inside its wheel."""
-    users = ("prepare", "generate --renderer mesh")
+    users = ("prepare", "generate --renderer mesh", "evaluate")
     found = _library("mediapipe", users)
     if not found.ok:
         return [found]

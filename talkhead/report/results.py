@@ -4,13 +4,15 @@
 
     {"format": 1, "stage", "variant", "seed", "extractor", "command", "config_digest",
      "data": {"dataset", "synthetic", "split", "clips", "frames", "data_fingerprint"},
-     "checkpoint": {"path", "digest"}, "metrics": {name: value}, "per_clip": [{"clip", …}]}
+     "checkpoint": {"path", "digest"}, "metrics": {name: value}, "per_clip": [{"clip", …}],
+     "settings": {…}}
 
 A metric's name says where it was measured, in brackets: ``snd[code]`` in learned code space,
 ``snd[readout]`` on descriptors read out linearly, ``snd[retracked]`` on rendered and re-tracked
 frames. ``floor/snd[readout]`` is the same number for a reference instead of the model: ``gt`` (real
 motion), ``floor`` (real against real), ``mean`` (the training mean repeated), ``shuffled`` (real
-motion of other clips). Numbers that could not be computed are ``null``.
+motion of other clips). Numbers that could not be computed are ``null``. ``settings``, which only
+``talkhead evaluate`` writes, says what was measured how: units, crop, rate, judges and their digests.
 """
 
 from __future__ import annotations
@@ -81,6 +83,7 @@ class RunResult:
     config_digest: str
     metrics: Mapping[str, float]
     per_clip: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -90,7 +93,7 @@ class RunResult:
 
     def to_json(self) -> dict[str, Any]:
         """The dictionary that is written; NaN becomes null."""
-        return {
+        content = {
             "format": FORMAT,
             "stage": self.stage,
             "variant": self.variant,
@@ -103,6 +106,7 @@ class RunResult:
             "metrics": {k: _finite(v) for k, v in self.metrics.items()},
             "per_clip": [{k: _finite(v) for k, v in row.items()} for row in self.per_clip],
         }
+        return content | ({"settings": dict(self.settings)} if self.settings else {})
 
     def write(self, path: Path | str) -> None:
         """Write through a temporary name; half a file is never seen."""
@@ -156,6 +160,7 @@ def _from_json(raw: Mapping[str, Any], source: Path) -> RunResult:
         config_digest=_get(raw, "config_digest", str, source),
         metrics=_numbers(_get(raw, "metrics", dict, source), source),
         per_clip=_get(raw, "per_clip", list, source),
+        settings=_get({"settings": {}, **raw}, "settings", dict, source),
         path=source,
     )
 

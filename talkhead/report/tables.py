@@ -50,6 +50,13 @@ DIRECTIONS: Mapping[str, Direction] = {
     "mouth_correlation": "higher",
     "border_jump": "one",
     "edit_jump": "one",
+    "sync_distance": "lower",
+    "sync_offset": "lower",
+    "blink_rate": "gt",
+    "jitter": "lower",
+    "silence_motion": "lower",
+    "found": "higher",
+    "frechet": "lower",
 }
 LABELS = {"var": "Var", "fid_fm": "FID_fm", "fid_dfm": "FID_Δfm", "snd": "SND"}
 _HIGHER = (
