@@ -45,7 +45,7 @@ class Thresholds:
     """
 
     chance_quantile: float = 0.99
-    min_clear: float = 0.5
+    min_clear: float = 0.8
     min_shift: int = 2
     max_shift: int = 12
     min_agreement: float = 0.5
@@ -133,6 +133,7 @@ class SetFacts:
         typical_chance: Median confidence of what chance gives; None without a network.
         clear_share: Share of judged clips with a clear offset.
         median_offset: Median of the clear offsets in frames, None without one.
+        median_share: Share of the clear offsets that are within a frame of it.
         sharpness: Median sharpness.
     """
 
@@ -142,6 +143,7 @@ class SetFacts:
     typical_chance: float | None
     clear_share: float
     median_offset: float | None
+    median_share: float
     sharpness: float
 
 
@@ -197,13 +199,16 @@ def set_facts(
     pairs = zip(rows, measures, strict=True)
     offsets = [o for row, m in pairs if (o := offset_of(row, m, chance, limits)) is not None]
     clear = [o.frames for o in offsets if o.clear]
+    median = float(np.median(clear)) if clear else None
+    near = [median is not None and abs(frames - median) <= 1 for frames in clear]
     return SetFacts(
         judge=judge,
         judged=len(offsets),
         chance=chance,
         typical_chance=float(np.median(chances)) if chances else None,
         clear_share=len(clear) / len(offsets) if offsets else 0.0,
-        median_offset=float(np.median(clear)) if clear else None,
+        median_offset=median,
+        median_share=sum(near) / len(near) if near else 0.0,
         sharpness=float(np.median([m.sharpness for m in measures])),
     )
 

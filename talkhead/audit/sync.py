@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class ClipSync:
     Attributes:
         offset_frames: SyncNet's sign: by how many video frames the picture lags the sound (+) or leads
             it (-), so that delaying the sound by so many frames puts it right.
-        confidence: How much smaller the mean distance is there than anywhere over three frames away.
+        confidence: How far the mean distance there is below any over three frames away, see
+            :func:`best_offset`.
         chance: The same with the sound turned around by half the clip.
         agreement: Share of stretches of two seconds whose own offset is within one frame of the clip's.
         lse_c: The published confidence, for comparison.
@@ -85,10 +87,10 @@ def clip_sync(visual: Tensor, audio: Tensor) -> ClipSync | None:
     Two things differ from the published scores (:mod:`talkhead.metrics.sync_scores`), which are given
     as well. Frames without a partner are left out: zeros in their place make the outermost shifts of
     many clips the best ones. And the confidence is the lead over shifts elsewhere, not over the median,
-    because where speech begins and ends distances slope over all shifts.
+    because where speech begins and ends distances slope over all shifts; it has no unit.
 
-    Confidences of different networks do not compare, so the clip is its own measure of chance: its
-    sound is turned around by half the clip, which leaves voice and rhythm, and nothing in sync.
+    The clip is its own measure of chance: its sound is turned around by half the clip, which leaves
+    voice and rhythm, and nothing in sync.
 
     Args:
         visual: ``(T, D)``, number ``t`` of the frames ``t .. t + 4``.
@@ -144,18 +146,25 @@ def shift_distances(visual: Tensor, audio: Tensor, max_shift: int = MAX_SHIFT_FR
 
 
 def best_offset(distances: Tensor) -> tuple[int, float]:
-    """Offset of a stretch of a clip, and its lead.
+    """Offset of a stretch of a clip, and how far it leads.
+
+    With ``m`` the mean distance at each shift, the offset is where it is smallest, and its lead
+    ``min m(far) - min m`` is over all shifts more than three frames away. It is divided by
+    ``std / sqrt(T)`` of the single distances: networks, speakers they know and speakers they do not
+    have distances of other sizes, and long clips smaller chance leads.
 
     Args:
-        distances: Rows of :func:`shift_distances`; a stretch has partners from the whole clip.
+        distances: ``T`` rows of :func:`shift_distances`; a stretch has partners from the whole clip.
 
     Returns:
-        Offset in video frames, SyncNet's sign, and by how much its mean distance is below the smallest
-        one over three frames away. The first of equally small distances wins.
+        Offset in video frames, SyncNet's sign, and the lead, at least 0. The first of equally small
+        distances wins.
     """
     # A shift at which no frame of the stretch has a partner cannot be the best.
     mean = distances.nanmean(dim=0).nan_to_num(nan=float("inf"))
     best = int(mean.argmin())
     away = (torch.arange(len(mean)) - best).abs() > NEIGHBOURS
     lead = float(mean[away].min() - mean[best])
-    return (len(mean) - 1) // 2 - best, lead
+    spread = float(distances[~distances.isnan()].std(correction=0))
+    confidence = lead / spread * math.sqrt(len(distances)) if spread > 0 else 0.0
+    return (len(mean) - 1) // 2 - best, confidence

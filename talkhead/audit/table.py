@@ -118,6 +118,7 @@ def summary(rows: Sequence[Any], advice: Sequence[Advice], facts: SetFacts) -> d
             "clear_above": facts.chance,
             "typical_chance": facts.typical_chance,
             "median_offset": facts.median_offset,
+            "median_share": facts.median_share,
         },
         "median_sharpness": round(facts.sharpness, 4),
     }

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MEASURES_VERSION = 1
 """Raise it when a measure changes, so that no unfinished audit mixes two."""
+_SYSTEMATIC_SHARE = 0.5
 _ONLY_WITH_AUDIT = ("syncnet", "out", "limit", "workers", "device")
 
 
@@ -180,10 +181,10 @@ def describe(found: Mapping[str, Any]) -> str:
         f"offsets    by {sync['judge']}: {sync['judged']} clips judged, {sync['clear_share']:.0%} "
         f"clear{above}"
     )
-    if sync["median_offset"]:
+    if sync["median_offset"] and sync["median_share"] >= _SYSTEMATIC_SHARE:
         lines.append(
-            f"warning    the median clear offset is {sync['median_offset']:+g} frames: the whole set, or "
-            "the judge, is off"
+            f"warning    {sync['median_share']:.0%} of the clear offsets are near their median of "
+            f"{sync['median_offset']:+g} frames: the whole set, or the judge, is off"
         )
     return "\n".join(lines)
 

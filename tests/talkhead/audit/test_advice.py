@@ -107,6 +107,16 @@ def test_chance_is_a_quantile_over_the_set() -> None:
     assert facts.chance == pytest.approx(0.99)
     assert facts.typical_chance == pytest.approx(0.5)
     assert (facts.clear_share, facts.median_offset, facts.judged) == (1.0, 2.0, 101)
+    assert facts.median_share == 1.0
+
+
+def test_offsets_all_over_the_place_have_no_common_one() -> None:
+    offsets = [-9, -5, 1, 2, 8, 9, 12]
+    rows = [row(f"c{i}") for i in range(7)]
+    measured = [measures(f"c{i}", sync=sync(k)) for i, k in enumerate(offsets)]
+    facts = set_facts(rows, measured, "syncnet", LIMITS)
+    assert facts.median_offset == 2.0
+    assert facts.median_share == pytest.approx(2 / 7)
 
 
 def test_without_a_network_the_estimates_of_prepare_count() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,12 @@ def test_a_video_that_lags_has_a_positive_offset(offset: int) -> None:
     assert found is not None
     assert found.offset_frames == offset
     assert found.agreement == 1.0
-    # Unit normal content of eight numbers is sqrt(16) apart in the mean of squares, and 0 in sync.
-    assert found.confidence == pytest.approx(4.0, rel=0.15)
     assert 0 <= found.chance < 0.1 * found.confidence
+    # The published confidence has the unit of the embeddings, this one has none.
+    larger = clip_sync(10 * visual, 10 * audio)
+    assert larger is not None
+    assert larger.confidence == pytest.approx(found.confidence)
+    assert larger.lse_c == pytest.approx(10 * found.lse_c, rel=1e-4)
     published = sync_scores(visual, audio)
     assert (found.lse_c, found.lse_d) == (float(published.lse_c), float(published.lse_d))
 
@@ -84,12 +88,14 @@ def test_offset_and_lead_by_plain_loops() -> None:
     seen, heard = visual.double().tolist(), audio.double().tolist()
     parts = shift_distances(visual, audio, max_shift=6).tensor_split(2)
     for rows, part in zip((range(13), range(13, 25)), parts, strict=True):
-        means = []
+        means, every = [], []
         for shift in range(-6, 7):
             values = [math.dist(seen[t], heard[t + shift]) for t in rows if 0 <= t + shift < 25]
             means.append(sum(values) / len(values))
+            every += values
         best = means.index(min(means))
         lead = min(m for k, m in enumerate(means) if abs(k - best) > 3) - min(means)
+        lead *= math.sqrt(len(rows)) / statistics.pstdev(every)
         found = best_offset(part)
         assert found[0] == 6 - best
         assert found[1] == pytest.approx(lead)
@@ -100,6 +106,12 @@ def test_a_stretch_without_partners_at_some_shift() -> None:
     assert distances.isnan().any(0).tolist() == [True] * 6 + [False] * 7
     assert distances[:, :4].isnan().all()
     assert best_offset(distances)[0] == 0
+
+
+def test_embeddings_that_say_nothing() -> None:
+    found = clip_sync(torch.ones(50, 4), torch.zeros(50, 4))
+    assert found is not None
+    assert (found.confidence, found.chance) == (0.0, 0.0)
 
 
 def test_too_short_to_tell() -> None:

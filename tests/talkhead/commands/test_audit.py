@@ -19,6 +19,7 @@ from datamodules.prepare.pipeline import PrepareJob, prepare
 from datamodules.shards import PreparedSet, verify
 from talkhead.audit import measure as measuring
 from talkhead.audit import sync as judging
+from talkhead.commands.audit import describe
 from talkhead.commands.data import main
 from talkhead.errors import ConfigError, DataError
 from talkhead.specs import SAMPLES_PER_FRAME
@@ -102,6 +103,18 @@ def test_known_offsets_are_found_with_their_sign(
     assert found["set"]["data_fingerprint"] == PreparedSet(made).data_fingerprint
     assert found["fixes"] == {"-4": 1, "6": 1}
     assert len(found["judge"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.9, True), (0.2, False)])
+def test_a_set_that_is_off_as_a_whole_is_named(share: float, warned: bool) -> None:
+    sync = {
+        "judge": "syncnet", "judged": 9, "clear_share": 1.0, "clear_above": 1.5,
+        "median_offset": -2.0, "median_share": share,
+    }  # fmt: skip
+    counts = {"keep": {"clips": 9, "minutes": 1.0}}
+    found = {"recommendations": counts, "drop_reasons": {}, "flags": {}, "fixes": {}, "sync": sync}
+    shown = describe(found)
+    assert ("90% of the clear offsets are near their median of -2 frames" in shown) is warned
 
 
 def test_other_measures_are_those_of_the_clip(made: Path, tmp_path: Path) -> None:
