@@ -36,6 +36,7 @@ _LOST_FRAMES = 3.0
 """Mean absolute offset of the real clips beyond which their sync judge is not to be trusted."""
 _MISSING = {
     "syncnet": ("sync_*", "give --syncnet syncnet_v2.model or a checkpoint of stage syncnet"),
+    "rigid_syncer": ("rigid_offset_*", "give --rigid-syncer, a checkpoint of stage rigid_syncer"),
     "inception": (
         "fid[inception_v3]",
         "give --inception pt_inception-2015-12-05-6726825d.pth; frechet[…] is no FID",
@@ -77,6 +78,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--reference", type=Path, required=True, help="folder of the real ones")
     made.add_argument("--out", type=Path, required=True, help="folder for the results")
     made.add_argument("--name", help="name of the method (default: the generated folder's)")
+    made.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="training seed of the method, for the report",
+    )
     made.add_argument(
         "--allow-missing", action="store_true", help="leave out files without a partner"
     )
@@ -126,6 +134,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--lpips-linear", metavar="FILE", help="alex.pth (default: torchmetrics')")
     group.add_argument("--sface", metavar="FILE", help="face_recognition_sface_2021dec.onnx")
     group.add_argument("--identity", metavar="CKPT", help="checkpoint with an identity_encoder")
+    group.add_argument("--rigid-syncer", metavar="CKPT", help="checkpoint of stage rigid_syncer")
     return made
 
 
@@ -300,6 +309,8 @@ def _missing(files: JudgeFiles, summary: Summary) -> dict[str, str]:
     }
     if files.syncnet is not None and not any("sync_" in name for name in summary.metrics):
         out["sync_*"] = "no clip with sound is long enough"
+    if files.rigid_syncer is not None and not any("rigid_" in name for name in summary.metrics):
+        out["rigid_offset_*"] = "no clip with sound has a whole run of frames"
     out["multimodality"] = "needs several generated videos of one speech"
     return out
 
@@ -342,7 +353,7 @@ def _result(
     return RunResult(
         stage="evaluate",
         variant=options.name or options.generated.resolve().name,
-        seed=0,
+        seed=options.seed,
         data=DataInfo(
             dataset=options.reference.resolve().name,
             synthetic=options.synthetic,

@@ -17,9 +17,11 @@ from talkhead.evaluation.pairs import file_sha256
 from talkhead.geometry import face_topology as topology
 from talkhead.geometry.crop import FACE_SHARE, policy_share
 from talkhead.geometry.points68 import MESH_INDEX
+from talkhead.metrics.offset import MAX_SHIFT_FRAMES
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.inception import InceptionFeatures
 from talkhead.networks.lpips import LPIPSNetwork, bundled_linear_weights
+from talkhead.networks.rigid_syncer import RUN_FRAMES, RigidSyncer, shortest_run
 from talkhead.networks.syncnet import SYNCNET_V2_SHA256, SyncNet
 
 Picture = NDArray[np.uint8]
@@ -49,6 +51,7 @@ class JudgeFiles:
         lpips_linear: ``alex.pth`` of LPIPS 0.1; None takes the one inside torchmetrics.
         sface: ``face_recognition_sface_2021dec*.onnx`` of OpenCV Zoo.
         identity: Checkpoint that holds the suite's identity encoder.
+        rigid_syncer: Checkpoint of stage ``rigid_syncer``.
     """
 
     syncnet: str | None = None
@@ -57,6 +60,7 @@ class JudgeFiles:
     lpips_linear: str | None = None
     sface: str | None = None
     identity: str | None = None
+    rigid_syncer: str | None = None
 
     @property
     def linear_weights(self) -> str | None:
@@ -175,6 +179,7 @@ class Judges:
         lpips: LPIPS, or None.
         syncnet: SyncNet, or None.
         syncnet_share: Share of SyncNet's crop that the face takes.
+        rigid_syncer: The rigid syncer, or None.
     """
 
     faces: list[FaceJudge]
@@ -182,6 +187,7 @@ class Judges:
     lpips: LPIPSNetwork | None = None
     syncnet: SyncNet | None = None
     syncnet_share: float = SYNCNET_FACE_SHARE
+    rigid_syncer: RigidSyncer | None = None
 
     @classmethod
     def load(cls, files: JudgeFiles, size: int) -> Judges:
@@ -208,17 +214,26 @@ class Judges:
             found.lpips = _frozen(network)
         if files.syncnet is not None:
             found.syncnet, found.syncnet_share = load_syncnet(files.syncnet)
+        if files.rigid_syncer is not None:
+            found.rigid_syncer = resolve(RigidSyncer, files.rigid_syncer, "rigid_syncer")
         return found
 
     def names(self) -> dict[str, str]:
-        """Space of every judge by the option that loaded it, with its crop."""
+        """Space of every judge, with its crop or whatever else it looks at."""
         out = {
             judge.space: f"{judge.size} px, fixed_box:{judge.face_share:g}" for judge in self.faces
         }
         if self.syncnet is not None:
             crop = f"{self.syncnet.image_size} px, fixed_box:{self.syncnet_share:g}"
             out[self.syncnet.judge] = crop
+        if self.rigid_syncer is not None:
+            out["rigid_syncer"] = f"31 landmarks, runs of {rigid_run(self.rigid_syncer)} frames"
         return out
+
+
+def rigid_run(network: RigidSyncer) -> int:
+    """Frames of the runs that a clip is cut into: the published 80, or what more levels need."""
+    return max(RUN_FRAMES, shortest_run(len(network.scales), MAX_SHIFT_FRAMES))
 
 
 def load_syncnet(path: str) -> tuple[SyncNet, float]:

@@ -24,15 +24,17 @@ from torch import Tensor
 
 from talkhead.audio.mfcc import mfcc, mfcc_window_count, mfcc_windows
 from talkhead.errors import DataError
-from talkhead.evaluation.judges import FaceJudge, Judges, Picture, to_unit
+from talkhead.evaluation.judges import FaceJudge, Judges, Picture, rigid_run, to_unit
 from talkhead.geometry.crop import Box, clip_box, to_crop_units
+from talkhead.geometry.points68 import ibug_points
 from talkhead.media.decode import MediaInfo, Wave, fit_audio, read_audio
 from talkhead.metrics.lpips import lpips
 from talkhead.metrics.pictures import psnr, ssim
 from talkhead.metrics.silence import silent_frames
+from talkhead.networks.rigid_syncer import RigidSyncer
 from talkhead.networks.syncnet import WINDOW_FRAMES, SyncNet
 
-FORMAT = 1
+FORMAT = 2
 MIN_FRAMES = 12
 """Fewer common frames than this are no clip: halves of six frames are the least that has statistics."""
 CHUNK_FRAMES = 25
@@ -83,6 +85,8 @@ class Side:
         inception: Space -> FID's features of the same frames, ``(n, 2048)``.
         visual: Space -> SyncNet's visual embeddings, ``(T - 5, D)``.
         audio: Space -> its audio embeddings, ``(T - 5, D)``.
+        rigid_points: Scale in ms -> the rigid syncer's embeddings of the head in ``R`` runs, ``(R, N, D)``.
+        rigid_audio: Scale in ms -> those of the sound.
     """
 
     landmarks: Tensor
@@ -92,6 +96,8 @@ class Side:
     inception: dict[str, Tensor] = field(default_factory=dict)
     visual: dict[str, Tensor] = field(default_factory=dict)
     audio: dict[str, Tensor] = field(default_factory=dict)
+    rigid_points: dict[str, Tensor] = field(default_factory=dict)
+    rigid_audio: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def frames(self) -> int:
@@ -151,7 +157,7 @@ class Measurement:
         return cls(sides["generated"], sides["reference"], meta["pictures"], meta["facts"])
 
 
-_PARTS = ("identity", "inception", "visual", "audio")
+_PARTS = ("identity", "inception", "visual", "audio", "rigid_points", "rigid_audio")
 
 
 def _side(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Side:
@@ -309,7 +315,19 @@ def _judged(
         )
         side.visual[judges.syncnet.judge] = seen
         side.audio[judges.syncnet.judge] = heard
+    if judges.rigid_syncer is not None and wave is not None:
+        _add_rigid_embeddings(side, judges.rigid_syncer, wave)
     return side
+
+
+def _add_rigid_embeddings(side: Side, network: RigidSyncer, wave: Wave) -> None:
+    """Embeddings of the whole runs of a clip; a shorter clip gets none."""
+    run = rigid_run(network)
+    if side.frames < run:
+        return
+    levels = network.embed_clip(ibug_points(side.landmarks), torch.from_numpy(wave), run)
+    for scale, (points, audio) in zip(network.scales, levels, strict=True):
+        side.rigid_points[str(scale)], side.rigid_audio[str(scale)] = points, audio
 
 
 def _identity(video: Video, frames: int, judge: FaceJudge, every: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,7 @@ from talkhead.metrics.part_distances import (
     gaze_distance,
     mouth_distance,
 )
+from talkhead.metrics.rigid_offset import rigid_offsets
 from talkhead.metrics.sequences import Standard, frame_differences, standardised
 from talkhead.metrics.silence import silence_motion
 from talkhead.metrics.snd import snd
@@ -87,8 +88,9 @@ def scores_alone(side: Side, space: MotionSpace) -> dict[str, float]:
 
     Returns:
         ``found``, ``blink_rate``, ``jitter[px256]``, ``silence_motion``, ``var[descriptor]``, and for each
-        SyncNet ``sync_confidence``, ``sync_distance``, ``sync_offset`` (absolute) and ``sync_signed_offset``.
-        What the clip is too short or too silent for is NaN.
+        SyncNet ``sync_confidence``, ``sync_distance``, ``sync_offset`` (absolute) and ``sync_signed_offset``,
+        for each scale of the rigid syncer ``rigid_offset_…`` (absolute) and ``rigid_confidence_…``. What
+        the clip is too short or too silent for is NaN; without one whole run there are no rigid scores.
     """
     points, valid = ibug_points(side.landmarks), side.tracked
     scores = {"found": float(valid.double().mean())}
@@ -104,6 +106,18 @@ def scores_alone(side: Side, space: MotionSpace) -> dict[str, float]:
         scores[names[3]] = float(motion_variance(motion, valid, standard=space.standard))
     for name in side.visual:
         scores |= sync(side.visual[name], side.audio[name], name)
+    return scores | rigid_sync(side.rigid_points, side.rigid_audio)
+
+
+def rigid_sync(points: Mapping[str, Tensor], audio: Mapping[str, Tensor]) -> dict[str, float]:
+    """The rigid syncer's scores of one clip, means over its runs; nothing for a clip without one."""
+    scores = {}
+    for scale in points:
+        runs = min(len(points[scale]), len(audio[scale]))
+        found = rigid_offsets([(points[scale][:runs], audio[scale][:runs])])
+        offset, confidence = found.offset.double().abs().mean(), found.confidence.mean()
+        scores[f"rigid_offset_{scale}ms[rigid_syncer]"] = float(offset)
+        scores[f"rigid_confidence_{scale}ms[rigid_syncer]"] = float(confidence)
     return scores
 
 
@@ -199,6 +213,8 @@ def scores_shuffled(reference: Side, other: Side, space: MotionSpace) -> dict[st
     for name in reference.visual.keys() & other.audio.keys():
         windows = min(len(reference.visual[name]), len(other.audio[name]))
         scores |= sync(reference.visual[name][:windows], other.audio[name][:windows], name)
+    if reference.rigid_points.keys() == other.rigid_audio.keys():
+        scores |= rigid_sync(reference.rigid_points, other.rigid_audio)
     return scores
 
 

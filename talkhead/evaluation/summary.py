@@ -21,9 +21,12 @@ from talkhead.evaluation.scores import (
     scores_shuffled,
 )
 from talkhead.metrics.confidence import normalised_confidence
+from talkhead.metrics.rigid_offset import frame_ms
+from talkhead.networks.rigid_syncer import MAX_LEVELS
 from talkhead.report.results import MetricName
 from talkhead.report.tables import ARROWS, direction_of
 from talkhead.stages.motion_evaluation import derangement, row_means
+from talkhead.time_pyramid import window_ms
 
 ROWS = ("", "gt", "floor", "shuffled")
 """The generated videos; the real ones in their place; real halves against each other; other real clips."""
@@ -45,6 +48,8 @@ UNITS: Mapping[str, str] = {
     "sync_offset": "frames of 40 ms",
     "sync_signed_offset": "frames of 40 ms",
     "sync_nlse": "share",
+    **{f"rigid_offset_{window_ms(i)}ms": f"frames of {frame_ms(i)} ms" for i in range(MAX_LEVELS)},
+    **{f"rigid_confidence_{window_ms(i)}ms": "cosine" for i in range(MAX_LEVELS)},
     "lmd_mouth": "",
     "lmd_frontal": "",
     "lmd_face": "",

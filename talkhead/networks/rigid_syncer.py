@@ -170,6 +170,11 @@ class RigidSyncer(Component):
         return (energies - mean) / spread.clamp_min(1e-3)
 
 
+def shortest_run(levels: int, max_shift: int) -> int:
+    """Fewest frames of a run whose coarsest level still has more than ``max_shift`` windows."""
+    return int((max_shift + WINDOW_FRAMES - 1) * 2 ** (levels - 1) + 1)
+
+
 def windows_of(frames: int, level: int) -> int:
     """Windows of a run of ``frames`` frames on a level: ``ceil(frames / 2^level) - 4``, at least 0."""
     return max(0, -(-frames >> level) - WINDOW_FRAMES + 1)

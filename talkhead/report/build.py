@@ -39,6 +39,9 @@ def comparable_groups(results: Iterable[RunResult]) -> list[list[RunResult]]:
     return list(groups.values())
 
 
+PUBLISHED_JUDGES = ("syncnet_v2", "inception_v3")
+"""Networks whose scores stand beside the paper's; numbers of any other do not compare."""
+
 DRIVEN: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "lip_only": (
         "The lip code drives alone",
@@ -129,11 +132,14 @@ def _sync_tables(group: Sequence[RunResult], used: set[str]) -> list[Table]:
         used |= {str(MetricName(c, ref, space)) for c in columns for ref in ("", *REFERENCES)}
         rows = _reference_rows(group, columns, space)
         rows += _variant_rows(group, columns, space, published.TABLE_1)
-        rows += _published_rows(published.TABLE_1, {r.paper.method for r in rows if r.paper})
         where = f" [{space}]" if space else ""
         title = f"Synchronisation and picture quality{where} (paper 1, table 1)"
-        note = "Paper columns: VoxCeleb2, SyncNet and Inception evaluators of the paper."
-        tables.append(Table(title, columns, rows, group_header(group), space, columns, [note]))
+        if space in PUBLISHED_JUDGES:
+            rows += _published_rows(published.TABLE_1, {r.paper.method for r in rows if r.paper})
+            paper, note = columns, "Paper columns: VoxCeleb2, SyncNet and Inception of the paper."
+        else:
+            paper, note = [], f"The paper's judge is another network than {space or 'this one'}."
+        tables.append(Table(title, columns, rows, group_header(group), space, paper, [note]))
     return tables
 
 

@@ -87,9 +87,14 @@ class RunResult:
     path: Path | None = field(default=None, compare=False)
 
     @property
-    def comparable(self) -> tuple[str, str, str]:
-        """Results may share a table when these agree: data, split and extractor."""
-        return (self.data.data_fingerprint, self.data.split, self.extractor)
+    def comparable(self) -> tuple[str, str, str, str]:
+        """Results may share a table when these agree: data, split, extractor, and how it was measured.
+
+        The last is the digest of crop, judges and motion space of ``talkhead evaluate``; a stage's own
+        test has no such settings, and its ``config_digest`` is of what the rows of a table vary.
+        """
+        measured = self.config_digest if self.settings else ""
+        return (self.data.data_fingerprint, self.data.split, self.extractor, measured)
 
     def to_json(self) -> dict[str, Any]:
         """The dictionary that is written; NaN becomes null."""

@@ -14,8 +14,13 @@ from talkhead.losses.contrastive import InfoNCE, Mining, triplet_loss
 from talkhead.metrics.offset import MAX_SHIFT_FRAMES
 from talkhead.metrics.retrieval import pair_accuracy
 from talkhead.metrics.rigid_offset import Edges, Pair, RigidOffset, rigid_offsets
-from talkhead.networks.rigid_syncer import RUN_FRAMES, LevelEmbeddings, RigidSyncer, windows_of
-from talkhead.networks.window_syncer import WINDOW_FRAMES
+from talkhead.networks.rigid_syncer import (
+    RUN_FRAMES,
+    LevelEmbeddings,
+    RigidSyncer,
+    shortest_run,
+    windows_of,
+)
 from talkhead.ranks import gather_lists
 from talkhead.stages.base import Stage, build
 from talkhead.stages.step_decay import step_decayed_adamw
@@ -107,8 +112,7 @@ class RigidSyncerStage(Stage):
             raise ConfigError(
                 f"run_frames {run_frames}: expected more than max_shift = {max_shift} windows on each of "
                 f"{levels} levels, got {fewest} on the coarsest; use runs of "
-                f"{(max_shift + WINDOW_FRAMES - 1) * 2 ** (levels - 1) + 1} frames or more, fewer levels "
-                "or a smaller max_shift."
+                f"{shortest_run(levels, max_shift)} frames or more, fewer levels or a smaller max_shift."
             )
         if loss == "info_nce" and max_gap_frames is not None:
             raise ConfigError("max_gap_frames: info_nce takes all windows; set it to null.")

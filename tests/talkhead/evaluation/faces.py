@@ -44,6 +44,8 @@ def side(frames: int = 60, seed: int = 0) -> Side:
     made.inception["inception"] = torch.randn(frames, 5, generator=generator) + seed
     made.visual["judge"] = torch.randn(frames - 5, 8, generator=generator)
     made.audio["judge"] = made.visual["judge"] + 0.01
+    made.rigid_points["200"] = torch.randn(2, 76, 8, generator=generator)
+    made.rigid_audio["200"] = made.rigid_points["200"] + 0.01
     return made
 
 

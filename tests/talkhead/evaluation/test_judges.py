@@ -15,6 +15,7 @@ from talkhead.evaluation.judges import (
     SFaceJudge,
     five_points,
     load_syncnet,
+    rigid_run,
     to_unit,
 )
 from talkhead.geometry.crop import clip_box, crop_frame, to_crop_units
@@ -23,6 +24,7 @@ from talkhead.landmarks.mediapipe_mesh import MediaPipeMesh
 from talkhead.media.decode import iter_frames
 from talkhead.networks.component import Component
 from talkhead.networks.identity_encoder import IdentityEncoder
+from talkhead.networks.rigid_syncer import RigidSyncer
 from talkhead.networks.syncnet import SyncNet
 from talkhead.specs import AudioSpec, VideoSpec, spec_dict
 from tests.talkhead.networks.test_pretrained import SMALL
@@ -46,6 +48,11 @@ def small_syncnet() -> SyncNet:
     torch.manual_seed(0)
     narrow = [4, 4, 4, 4, 4, 8]
     return SyncNet(8, 8, 32, 1, narrow, narrow)
+
+
+def small_rigid_syncer() -> RigidSyncer:
+    torch.manual_seed(0)
+    return RigidSyncer(dim=8, width=8).eval()
 
 
 def test_five_points_lie_where_eyes_nose_and_mouth_are() -> None:
@@ -73,11 +80,18 @@ def test_judges_of_a_checkpoint_keep_their_crop_and_name(tmp_path: Path) -> None
     with torch.no_grad():
         expected = encoder.eval()(to_unit(pictures) * 2 - 1)[0]
     torch.testing.assert_close(judge.embed(pictures, np.zeros((2, 478, 3), np.float32)), expected)
-    found = Judges.load(JudgeFiles(syncnet=str(path), identity=str(place)), 128)
+    rigid = checkpoint(
+        tmp_path / "r.ckpt", "rigid_syncer", small_rigid_syncer(), "fixed_box:0.5", 64
+    )
+    files = JudgeFiles(syncnet=str(path), identity=str(place), rigid_syncer=str(rigid))
+    found = Judges.load(files, 128)
     assert found.names() == {
         "identity_encoder": "64 px, fixed_box:0.6",
         "syncnet": "32 px, fixed_box:0.7",
+        "rigid_syncer": "31 landmarks, runs of 80 frames",
     }
+    # The coarsest of four levels needs 16 windows of five frames that last 320 ms each.
+    assert rigid_run(RigidSyncer(levels=4, dim=4, width=8)) == 8 * 19 + 1
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from talkhead.evaluation import measure as module
 from talkhead.evaluation.judges import Judges, to_unit
 from talkhead.evaluation.measure import Measurement, MeasureOptions, Side, measure
 from talkhead.geometry.crop import clip_box, crop_frame
+from talkhead.geometry.points68 import ibug_points
 from talkhead.media.decode import Wave
 from talkhead.metrics.pictures import psnr, ssim
 from tests.talkhead.evaluation.faces import StillVideo, lengths, side, still_video
-from tests.talkhead.evaluation.test_judges import small_syncnet
+from tests.talkhead.evaluation.test_judges import small_rigid_syncer, small_syncnet
 
 OPTIONS = MeasureOptions(size=32)
 
@@ -129,6 +130,23 @@ def test_sync_embeddings_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(found.reference.audio["syncnet"], heard, atol=1e-4, rtol=1e-4)
 
 
+def test_rigid_embeddings_are_of_whole_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    video, network = still_video(170), small_rigid_syncer()
+    wave: Wave = np.random.default_rng(0).normal(0, 0.1, 170 * 640).astype(np.float32)
+    monkeypatch.setattr(module, "_sound", lambda video, frames: wave[: frames * 640])
+    judges = Judges([], rigid_syncer=network)
+    found = measure(same(video), video, judges, OPTIONS).reference
+    assert {k: v.shape[:2] for k, v in found.rigid_points.items()} == {
+        "200": (2, 76), "400": (2, 36), "800": (2, 16),
+    }  # fmt: skip
+    second = ibug_points(found.landmarks)[80:160], torch.from_numpy(wave[80 * 640 : 160 * 640])
+    for level, scale in zip(network.embed_clip(*second), ("200", "400", "800"), strict=True):
+        torch.testing.assert_close(level.points[0], found.rigid_points[scale][1])
+        torch.testing.assert_close(level.audio[0], found.rigid_audio[scale][1])
+    short = still_video(79)
+    assert measure(same(short), short, judges, OPTIONS).reference.rigid_points == {}
+
+
 def test_a_silent_file_is_judged_with_the_real_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     real, ours = still_video(seed=0), still_video(seed=1)
     loud = np.zeros(40 * 640, np.float32)
@@ -152,7 +170,8 @@ def test_measurements_survive_the_disk(tmp_path: Path) -> None:
     assert lengths(found.generated.visual) == {"judge": 25}
     for ours, theirs in ((found.generated, made.generated), (found.reference, made.reference)):
         assert torch.equal(ours.landmarks, theirs.landmarks)
-        for part in (f.name for f in fields(Side) if f.name in ("identity", "inception", "audio")):
+        for part in (f.name for f in fields(Side) if f.type.startswith("dict")):
+            assert getattr(ours, part).keys() == getattr(theirs, part).keys() != set()
             for name, rows in getattr(theirs, part).items():
                 assert torch.equal(getattr(ours, part)[name], rows)
     assert list(place.parent.iterdir()) == [place]

@@ -11,6 +11,7 @@ from talkhead.evaluation.scores import (
     Pooled,
     cut,
     halves,
+    rigid_sync,
     scores_against,
     scores_alone,
     scores_floor,
@@ -99,13 +100,26 @@ def test_sync_finds_a_known_shift_with_its_sign() -> None:
     assert scores["sync_confidence[judge]"] > 0.5
 
 
+def test_rigid_sync_finds_a_known_shift_in_either_direction() -> None:
+    points = torch.randn(2, 76, 8, generator=torch.Generator().manual_seed(0))
+    audio = points.clone()
+    audio[0] = points[0].roll(3, 0)
+    audio[1] = points[1].roll(-5, 0)
+    scores = rigid_sync({"200": points}, {"200": audio})
+    assert scores["rigid_offset_200ms[rigid_syncer]"] == 4.0  # of 3 late and 5 early
+    assert scores["rigid_confidence_200ms[rigid_syncer]"] > 0.5
+    assert rigid_sync({}, {}) == {}
+
+
 def test_another_clip_in_its_place_is_worse_than_itself() -> None:
     scores = scores_shuffled(CLIPS["clip0"], CLIPS["clip2"], SPACE)
     assert scores["lmd_mouth[px256]"] > 0
     assert scores["csim[who]"] < 0.9
     right = scores_alone(CLIPS["clip0"], SPACE)
     assert scores["sync_confidence[judge]"] < 0.5 * right["sync_confidence[judge]"]
-    assert right["sync_offset[judge]"] == 0.0
+    assert right["sync_offset[judge]"] == right["rigid_offset_200ms[rigid_syncer]"] == 0.0
+    name = "rigid_confidence_200ms[rigid_syncer]"
+    assert scores[name] < 0.5 * right[name]
 
 
 def test_the_floor_compares_halves() -> None:

@@ -134,8 +134,14 @@ def test_guidance_makes_table_i_in_order_of_the_factor() -> None:
 
 
 def test_sync_and_disentanglement_tables_appear_with_their_metrics() -> None:
-    sync = build_tables([result(metrics={"sync_confidence": 3.0, "sync_nlse": 0.2})])[0]
+    scores = {"sync_confidence[syncnet_v2]": 3.0, "sync_nlse[syncnet_v2]": 0.2}
+    sync = build_tables([result(metrics=scores)])[0]
     assert "table 1" in sync.title
+    assert list(sync.paper_columns) == ["sync_confidence", "sync_nlse"]
+    own = build_tables([result(metrics={"sync_confidence[syncnet]": 3.0})])[0]
+    assert not own.paper_columns
+    assert [row.kind for row in own.rows] == ["variant"]
+    assert own.notes == ["The paper's judge is another network than syncnet."]
     assert sync.columns == ["sync_confidence", "sync_nlse"]
     blink = "nonlip_only/blink_distance[retracked:generator]"
     mouth = "lip_only/mouth_correlation[retracked:generator]"
