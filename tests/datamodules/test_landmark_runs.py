@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.base import TalkheadDataModule
 from datamodules.datasets import LandmarkRunDataset, collate
 from datamodules.shards import PreparedSet
 from talkhead.audio.filter_bank import log_filter_bank
 from talkhead.batch import LandmarkBatch, LandmarkRuns
 from talkhead.errors import DataError
 from talkhead.geometry.points68 import MESH_INDEX
+from tests.datamodules.splits import one_of_each_split
 from tests.oracles.mfcc import log_filter_bank_step
 
 
@@ -85,15 +85,6 @@ def test_short_clips_are_left_out(prepared: PreparedSet, caplog: pytest.LogCaptu
 
 
 def test_the_datamodule_serves_the_need_in_every_split(shared_set: Path) -> None:
-    data = TalkheadDataModule(str(shared_set), batch_size=2, epoch_items=4)
-    data.attach(LandmarkRuns(30))
-    for stage, loader in (
-        ("fit", data.train_dataloader),
-        ("fit", data.val_dataloader),
-        ("test", data.test_dataloader),
-        ("predict", data.predict_dataloader),
-    ):
-        data.setup(stage)
-        batch = next(iter(loader()))
+    for batch in one_of_each_split(shared_set, LandmarkRuns(30)):
         assert isinstance(batch, LandmarkBatch)
         assert batch.points.shape == (2, 30, 68, 3)

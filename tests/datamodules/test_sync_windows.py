@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.base import TalkheadDataModule
 from datamodules.datasets import SyncWindowDataset, collate
 from datamodules.shards import PreparedSet
 from talkhead.batch import SyncBatch, SyncWindows
 from talkhead.errors import DataError
+from tests.datamodules.splits import one_of_each_split
 from tests.oracles.mfcc import mfcc_step
 
 
@@ -84,15 +84,6 @@ def test_short_clips_are_left_out_even_when_their_video_is_long(
 
 
 def test_the_datamodule_serves_the_need_in_every_split(shared_set: Path) -> None:
-    data = TalkheadDataModule(str(shared_set), batch_size=2, epoch_items=4)
-    data.attach(SyncWindows(3, 16))
-    for stage, loader in (
-        ("fit", data.train_dataloader),
-        ("fit", data.val_dataloader),
-        ("test", data.test_dataloader),
-        ("predict", data.predict_dataloader),
-    ):
-        data.setup(stage)
-        batch = next(iter(loader()))
+    for batch in one_of_each_split(shared_set, SyncWindows(3, 16)):
         assert isinstance(batch, SyncBatch)
         assert batch.frames.shape == (2, 3, 5, 3, 16, 16)

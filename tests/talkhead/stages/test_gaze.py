@@ -26,6 +26,7 @@ from talkhead.stages.gaze import READ, GazeStage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
 from tests.datamodules.fakes import make_prepared
 from tests.talkhead.networks.test_gaze import faces
+from tests.talkhead.stages.short_runs import interrupted, trainer
 from tests.talkhead.stages.test_gan_stages import (
     SIZE,
     disentangle,
@@ -34,7 +35,6 @@ from tests.talkhead.stages.test_gan_stages import (
     weights,
     window_batch,
 )
-from tests.talkhead.stages.test_syncnet import Losses, trainer
 
 NET: dict[str, Any] = {"height": 8, "width": 12, "widths": [4, 8], "dim": 8}
 
@@ -141,14 +141,10 @@ def test_noise_only_while_training_and_no_larger_than_said() -> None:
 
 
 def test_fit_resume_and_hand_over(root: Path, tmp_path: Path) -> None:
-    def run(steps: int, **options: Any) -> tuple[GazeStage, Any, list[float]]:
-        seed_everything(5)
-        made, noted = stage(), Losses()
-        fitted = trainer(tmp_path, steps, noted, limit_val_batches=2)
-        fitted.fit(made, datamodule=data(root), **options)
-        return made, fitted, noted.values
-
-    whole, fitted, losses = run(6)
+    seed_everything(5)
+    whole = stage()
+    fitted = trainer(tmp_path, 6, limit_val_batches=2)
+    fitted.fit(whole, datamodule=data(root))
     assert {"val/gaze_r2", "val/eyes_r2", "val/gaze_error", "val/eyes_error"} <= set(
         fitted.callback_metrics
     )
@@ -157,11 +153,7 @@ def test_fit_resume_and_hand_over(root: Path, tmp_path: Path) -> None:
     before = stage().gaze.state_dict()
     still = [n for n, p in whole.gaze.named_parameters() if torch.equal(p, before[n])]
     assert not still
-    _, fitted, first = run(3)
-    path = tmp_path / "last.ckpt"
-    fitted.save_checkpoint(path)
-    _, _, rest = run(6, ckpt_path=path, weights_only=True)
-    assert first + rest == losses
+    _, path = interrupted(stage, lambda: data(root), tmp_path)
     exported = load_component(path, "gaze")
     assert isinstance(exported, GazeNet)
     assert exported.spec == whole.gaze.spec

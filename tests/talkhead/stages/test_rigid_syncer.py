@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 
 from datamodules.base import TalkheadDataModule
@@ -19,7 +19,7 @@ from talkhead.networks.rigid_syncer import LevelEmbeddings, RigidSyncer
 from talkhead.stages.rigid_syncer import RigidSyncerStage
 from tests.datamodules.fakes import make_prepared
 from tests.talkhead.metrics.landmark_faces import noisy
-from tests.talkhead.stages.test_syncnet import Losses, trainer
+from tests.talkhead.stages.short_runs import Losses, interrupted, trainer
 
 FRAMES, LEVELS, SHIFT = 20, 2, 5
 NET: dict[str, Any] = {"levels": LEVELS, "dim": 8, "width": 16, "blocks": 1}
@@ -177,20 +177,7 @@ def test_the_mirror_is_for_training_only() -> None:
 
 
 def test_export_reload_and_resume(root: Path, tmp_path: Path) -> None:
-    def fit(steps: int, **options: Any) -> tuple[RigidSyncerStage, Trainer, list[float]]:
-        seed_everything(5)
-        made, noted = stage(lr=1e-3), Losses()
-        run = trainer(tmp_path, steps, noted, limit_val_batches=0)
-        run.fit(made, datamodule=data(root), **options)
-        return made, run, noted.values
-
-    _, _, whole = fit(6)
-    half, run, first = fit(3)
-    path = tmp_path / "last.ckpt"
-    run.save_checkpoint(path)
-    assert first == whole[:3]
-    _, _, rest = fit(6, ckpt_path=path, weights_only=True)
-    assert rest == whole[3:]
+    half, path = interrupted(lambda: stage(lr=1e-3), lambda: data(root), tmp_path)
     exported = load_component(path, "rigid_syncer")
     assert isinstance(exported, RigidSyncer)
     assert exported.spec == half.rigid_syncer.spec

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 
 from datamodules.base import TalkheadDataModule
-from talkhead import cli
 from talkhead.batch import SyncBatch
 from talkhead.checkpoint import load_component, read_checkpoint
 from talkhead.errors import ConfigError
@@ -20,6 +19,7 @@ from talkhead.networks import syncnet
 from talkhead.networks.syncnet import SyncNet
 from talkhead.stages.syncnet import SyncNetStage, _delayed
 from tests.datamodules.fakes import make_prepared
+from tests.talkhead.stages.short_runs import Losses, interrupted, trainer
 
 SIZE, WINDOWS, ROWS = 32, 4, 2
 NET: dict[str, Any] = {
@@ -44,25 +44,6 @@ def batch(seed: int = 1) -> SyncBatch:
         frame_index=torch.arange(WINDOWS).expand(shape),
         clip=[str(i) for i in range(2 * ROWS)],
     )
-
-
-class Losses(Callback):
-    def __init__(self) -> None:
-        self.values: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
-    ) -> None:
-        self.values.append(float(trainer.callback_metrics["train/loss"]))
-
-
-def trainer(folder: Path, steps: int, *callbacks: Callback, **options: Any) -> Trainer:
-    cli.quieten(["fit"])
-    return Trainer(
-        default_root_dir=folder, max_steps=steps, accelerator="cpu", devices=1, logger=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        enable_checkpointing=False, callbacks=list(callbacks), **options,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -173,20 +154,7 @@ def test_clips_too_short_to_shift_are_not_scored(tmp_path: Path) -> None:
 
 
 def test_export_reload_and_resume(root: Path, tmp_path: Path) -> None:
-    def fit(steps: int, **options: Any) -> tuple[SyncNetStage, Trainer, list[float]]:
-        seed_everything(5)
-        made, noted = stage(lr=1e-3), Losses()
-        run = trainer(tmp_path, steps, noted, limit_val_batches=0)
-        run.fit(made, datamodule=data(root), **options)
-        return made, run, noted.values
-
-    _, _, whole = fit(6)
-    half, run, first = fit(3)
-    path = tmp_path / "last.ckpt"
-    run.save_checkpoint(path)
-    assert first == whole[:3]
-    _, _, rest = fit(6, ckpt_path=path, weights_only=True)
-    assert rest == whole[3:]
+    half, path = interrupted(lambda: stage(lr=1e-3), lambda: data(root), tmp_path)
     exported = load_component(path, "syncnet")
     assert isinstance(exported, SyncNet)
     assert exported.spec["image_size"] == SIZE
