@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 from torch import Tensor, nn
 
-from datamodules.prepare.finish import FinishOptions
 from datamodules.prepare.offset import shift_audio
-from datamodules.prepare.options import ClipOptions
-from datamodules.prepare.pipeline import PrepareJob, prepare
+from datamodules.prepare.pipeline import prepare
 from datamodules.shards import PreparedSet, verify
 from talkhead.audit import measure as measuring
 from talkhead.audit import sync as judging
@@ -25,6 +23,7 @@ from talkhead.errors import ConfigError, DataError
 from talkhead.specs import SAMPLES_PER_FRAME
 from tests.datamodules.fakes import make_prepared
 from tests.datamodules.prepare.fake_face import write_clip
+from tests.datamodules.prepare.small_job import small_job
 
 SIZE, FRAMES, SPEAKERS, CLIPS = 32, 90, 4, 2
 LATE = {"s00/v0/c01": 4, "s02/v0/c00": -6}
@@ -214,18 +213,6 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(raw: Path, out: Path, **changes: Any) -> PrepareJob:
-    return PrepareJob(
-        raw,
-        out,
-        clip=ClipOptions(size=32),
-        finish=FinishOptions(n_expression=2),
-        workers=0,
-        landmarker="tests.datamodules.prepare.fake_face:FakeFace",
-        **changes,
-    )
-
-
 def audit_file(folder: Path, *lines: str) -> Path:
     path = folder / "audit.csv"
     path.write_text("\n".join(["id,recommendation,shift_frames,reason", *lines]) + "\n")
@@ -233,11 +220,11 @@ def audit_file(folder: Path, *lines: str) -> Path:
 
 
 def test_prepare_shifts_and_drops_what_the_audit_says(raw: Path, tmp_path: Path) -> None:
-    prepare(job(raw, tmp_path / "plain"))
+    prepare(small_job(raw, tmp_path / "plain"))
     table = audit_file(
         tmp_path, "s0/v,fix,3,late", "s1/v,fix,-2,early", "s2/v,drop,0,silent", "gone,fix,9,"
     )
-    wanted = job(raw, tmp_path / "fixed", fix_from=table, drop_from=table)
+    wanted = small_job(raw, tmp_path / "fixed", fix_from=table, drop_from=table)
     report = prepare(wanted).report
     assert report is not None
     assert report["audio_shift_frames"] == {"s0/v": 3, "s1/v": -2}
@@ -274,11 +261,11 @@ def test_an_audit_of_a_fixed_set_says_what_to_do_to_the_raw_sound(
     raw: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "set"
-    prepare(job(raw, out, fix_from=audit_file(tmp_path, "s0/v,fix,3,")))
+    prepare(small_job(raw, out, fix_from=audit_file(tmp_path, "s0/v,fix,3,")))
     # Nothing is clear enough to be fixed, so that what was done stays as it is.
     rows = audited(out, tmp_path / "again.csv", "--limit=ridge_clear=9")
     assert (rows["s0/v"]["applied_shift_frames"], rows["s0/v"]["shift_frames"]) == ("3", "3")
-    again = prepare(job(raw, tmp_path / "twice", fix_from=tmp_path / "again.csv"))
+    again = prepare(small_job(raw, tmp_path / "twice", fix_from=tmp_path / "again.csv"))
     assert again.report is not None
     assert again.report["audio_shift_frames"] == {"s0/v": 3}
 
@@ -286,7 +273,7 @@ def test_an_audit_of_a_fixed_set_says_what_to_do_to_the_raw_sound(
 def test_an_audit_of_another_set_is_refused(raw: Path, tmp_path: Path) -> None:
     other = audit_file(tmp_path, "elsewhere/clip,fix,3,")
     with pytest.raises(DataError, match="none of its clips is in this set"):
-        prepare(job(raw, tmp_path / "set", fix_from=other))
+        prepare(small_job(raw, tmp_path / "set", fix_from=other))
     shutil.rmtree(tmp_path / "set", ignore_errors=True)
     with pytest.raises(DataError, match="cannot read the audit"):
-        prepare(job(raw, tmp_path / "set", drop_from=tmp_path / "absent.csv"))
+        prepare(small_job(raw, tmp_path / "set", drop_from=tmp_path / "absent.csv"))

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.prepare.finish import FinishOptions
-from datamodules.prepare.options import ClipOptions
-from datamodules.prepare.pipeline import PrepareJob, prepare
+from datamodules.prepare.pipeline import prepare
 from talkhead.commands.data import main
 from talkhead.commands.prepare import summary
 from talkhead.errors import DataError
 from tests.datamodules.prepare.fake_face import write_clip
+from tests.datamodules.prepare.small_job import small_job
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +22,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(3):
         write_clip(raw / f"s{number}" / "v.mp4", 1.6, number)
     write_clip(raw / "s0" / "mute.mp4", sound=False)
-    job = PrepareJob(
-        raw,
-        out,
-        clip=ClipOptions(size=32),
-        finish=FinishOptions(n_expression=2),
-        workers=0,
-        landmarker="tests.datamodules.prepare.fake_face:FakeFace",
-    )
-    prepare(job)
+    prepare(small_job(raw, out))
     return out
 
 
