@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         code = dispatch(args)
     except KeyboardInterrupt:
         _fail("interrupted", INTERRUPTED)
-    except (TalkheadError, OSError) as error:
+    except Exception as error:  # torch wraps a full disk into a RuntimeError
         message = readable(error, args)
         if message is None or os.environ.get("TALKHEAD_DEBUG") == "1":
             raise

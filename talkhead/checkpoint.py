@@ -205,4 +205,4 @@ def _below(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:160]
+    return text.splitlines()[0].split(". ")[0][:160]

@@ -92,13 +92,20 @@ def test_errors_become_one_line(
     assert (code, message.startswith("error: a.wav: No such file")) == (2, True)
 
 
-def test_a_full_disk_shows_through_other_errors(tmp_path: Path) -> None:
+def test_a_full_disk_shows_through_other_errors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x.bin"))
     wrapped = DataError("cannot write shard 3")
     wrapped.__cause__ = full
     message = readable(wrapped, [])
     assert message is not None
     assert "x.bin" in message
+    zip_writer = RuntimeError("unexpected pos 116096 vs 115992")
+    zip_writer.__context__ = full
+    monkeypatch.setattr(importlib, "import_module", lambda name: raising(zip_writer))
+    assert leave(["data"]) == 2
+    assert "no space left" in capsys.readouterr().err
     assert readable(OSError(errno.EIO, "Input/output error"), []) is None
 
 
@@ -106,6 +113,12 @@ def test_debug_shows_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TALKHEAD_DEBUG", "1")
     monkeypatch.setattr(importlib, "import_module", lambda name: raising(DataError("broken")))
     with pytest.raises(DataError, match="broken"):
+        main(["data"])
+
+
+def test_errors_of_our_own_making_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib, "import_module", lambda name: raising(RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
         main(["data"])
 
 
