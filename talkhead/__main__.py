@@ -135,8 +135,8 @@ def _disk_full(error: OSError, args: Sequence[str]) -> str:
     usage = shutil.disk_usage(place)
     return (
         f"no space left while writing to {error.filename or _output_folder(args)}: "
-        f"{usage.free / 2**20:.0f} MiB free of {usage.total / 2**20:.0f} MiB. "
-        "Free some space or choose another folder; unfinished work resumes where it stopped."
+        f"{usage.free / 2**20:.0f} MiB free of {usage.total / 2**20:.0f} MiB now, with the unfinished "
+        "file removed. Free some space or choose another folder; unfinished work resumes where it stopped."
     )
 
 
