@@ -1,7 +1,8 @@
-"""Augmentation that takes identity out of the motion encoder's input.
+"""Augmentation that takes identity out of the motion encoder's input, or shows clips in another look.
 
 All functions work on batches of float pictures in [-1, 1], draw separate numbers for every picture
-from a ``torch.Generator`` (or torch's global one), and run on the pictures' device.
+(:func:`another_look`: every clip) from a ``torch.Generator`` (or torch's global one),
+and run on the pictures' device.
 
 Source: LPD's recipe and PC-AVS' channel gain (reference-facts 1.3). The drawn pixel operations run in
 one fixed order, that of :data:`talkhead.pixel_ops.PIXEL_OPS`.
@@ -9,14 +10,17 @@ one fixed order, that of :data:`talkhead.pixel_ops.PIXEL_OPS`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from talkhead.errors import ShapeError
-from talkhead.pixel_ops import PIXEL_OPS, Rng, coin, uniform
+from talkhead.pixel_ops import COLOUR_OPS, PIXEL_OPS, PixelOp, Rng, coin, uniform
 
 MAX_PIXEL_OPS = 5
+MAX_ZOOM, MAX_SHIFT = 0.15, 0.05
 
 
 def augment_pose_input(
@@ -42,12 +46,15 @@ def augment_pose_input(
     return squeeze_aspect(pictures, generator) if squeeze else pictures
 
 
-def pixel_noise(pictures: Tensor, generator: Rng = None) -> Tensor:
-    """0 to 5 different operations of ``PIXEL_OPS`` on each picture, number and choice uniform.
+def pixel_noise(
+    pictures: Tensor, generator: Rng = None, operations: Mapping[str, PixelOp] = PIXEL_OPS
+) -> Tensor:
+    """0 to 5 different operations on each picture, number and choice uniform.
 
     Args:
         pictures: ``(n, 3, H, W)`` in [-1, 1].
         generator: Source of randomness.
+        operations: What to choose from.
 
     Returns:
         New pictures in [-1, 1].
@@ -59,14 +66,49 @@ def pixel_noise(pictures: Tensor, generator: Rng = None) -> Tensor:
     n = len(pictures)
     count = (uniform(n, 0.0, MAX_PIXEL_OPS + 1.0, pictures, generator)).floor()
     # The rank of independent uniform numbers is a random order of the operations.
-    order = uniform(n * len(PIXEL_OPS), 0.0, 1.0, pictures, generator).view(n, -1).argsort(1)
+    order = uniform(n * len(operations), 0.0, 1.0, pictures, generator).view(n, -1).argsort(1)
     chosen = order.argsort(1) < count[:, None]
     x = (pictures + 1.0) / 2.0
-    for i, operation in enumerate(PIXEL_OPS.values()):
+    for i, operation in enumerate(operations.values()):
         (rows,) = chosen[:, i].nonzero(as_tuple=True)
         if len(rows) > 0:  # every operation on every picture would cost five times as much
             x = x.index_copy(0, rows, operation(x[rows], generator).clamp(0.0, 1.0))
     return x * 2.0 - 1.0
+
+
+def another_look(clips: Tensor, generator: Rng = None) -> Tensor:
+    """Other colours, place, size and side for each clip, the same for all of its frames.
+
+    Every clip is mirrored with probability 0.5, enlarged or shrunk by up to 15 %, shifted by up to 5 % of
+    the side, and goes through 0 to 5 of ``COLOUR_OPS``. What moves within a clip moves as before.
+
+    Args:
+        clips: ``(B, T, 3, H, W)`` in [-1, 1].
+        generator: Source of randomness.
+
+    Returns:
+        New clips of the same shape in [-1, 1].
+
+    Raises:
+        ShapeError: Not clips of float RGB pictures.
+    """
+    if clips.ndim != 5:
+        raise ShapeError(f"expected clips (B, T, 3, H, W), got {tuple(clips.shape)}.")
+    rows, frames = clips.shape[:2]
+    _check(clips[:, 0])
+    theta = clips.new_zeros(rows, 2, 3)
+    size = 1.0 / uniform(rows, 1.0 - MAX_ZOOM, 1.0 + MAX_ZOOM, clips, generator)
+    theta[:, 0, 0] = torch.where(coin(rows, 0.5, clips, generator), -size, size)
+    theta[:, 1, 1] = size
+    theta[:, :, 2] = 2.0 * uniform(2 * rows, -MAX_SHIFT, MAX_SHIFT, clips, generator).view(rows, 2)
+    moved = _sample(clips.flatten(0, 1), theta.repeat_interleave(frames, 0)).unflatten(
+        0, (rows, frames)
+    )
+    stacked = moved.transpose(1, 2).flatten(
+        2, 3
+    )  # one tall picture a clip: one draw for all frames
+    coloured: Tensor = pixel_noise(stacked, generator, COLOUR_OPS).unflatten(2, (frames, -1))
+    return coloured.transpose(1, 2)
 
 
 def squeeze_aspect(

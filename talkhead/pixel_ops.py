@@ -170,7 +170,9 @@ def _channel_gain(x: Tensor, generator: Rng) -> Tensor:
     return x * torch.where(here, gain[:, None], 1.0)[:, :, None, None]
 
 
-PIXEL_OPS: dict[str, Callable[[Tensor, Rng], Tensor]] = {
+PixelOp = Callable[[Tensor, Rng], Tensor]
+
+PIXEL_OPS: dict[str, PixelOp] = {
     "blur": _blur,
     "sharpen": _sharpen,
     "emboss": _emboss,
@@ -185,3 +187,9 @@ PIXEL_OPS: dict[str, Callable[[Tensor, Rng], Tensor]] = {
     "channel_gain": _channel_gain,
 }
 """Pixel operations on pictures in [0, 1], in the order in which they run."""
+
+COLOUR_OPS: dict[str, PixelOp] = {
+    name: PIXEL_OPS[name]
+    for name in ("brightness", "saturation", "multiply", "contrast", "channel_gain")
+}
+"""Those of the operations that look at one pixel at a time."""

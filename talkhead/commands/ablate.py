@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from talkhead.cores import usable_cores
 from talkhead.errors import ConfigError, DataError
 from talkhead.report.ablation import (
     MARKER,
@@ -60,7 +62,7 @@ def main(argv: Sequence[str], runner: Runner | None = None) -> int:
     jobs = plan(study, out, seeds=options.seeds, only=options.only, overrides=overrides)
     if options.jobs < 1:
         raise ConfigError(f"--jobs: expected at least 1, got {options.jobs}.")
-    processes = Subprocesses()
+    processes = Subprocesses(options.jobs)
     outcome = run_jobs(
         jobs,
         out,
@@ -100,7 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-report", action="store_true", help="leave the report to talkhead report"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default 1)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="runs at the same time, which share the cores (default 1)",
+    )
     parser.add_argument(
         "--stop-on-failure", action="store_true", help="do not start other variants after a failure"
     )
@@ -252,9 +259,17 @@ def _test_digest(job: Job) -> str:
 class Subprocesses:
     """Runs ``python -m talkhead …`` with its output in the log."""
 
-    def __init__(self) -> None:
-        """Nothing runs yet."""
+    def __init__(self, parallel: int = 1) -> None:
+        """Share the cores among ``parallel`` commands, unless ``OMP_NUM_THREADS`` says otherwise.
+
+        Threads that wait for each other while another process has their core are far slower than one
+        thread each.
+        """
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._environment = dict(os.environ)
+        if parallel > 1:
+            threads = max(1, usable_cores() // parallel)
+            self._environment.setdefault("OMP_NUM_THREADS", str(threads))
 
     def __call__(self, arguments: list[str], log: Path) -> int:
         """Wait for one command; its exit code."""
@@ -262,7 +277,9 @@ class Subprocesses:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"$ {' '.join(command)}\n")
             file.flush()
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=self._environment
+            )
             self._running.add(process)
             try:
                 return process.wait()

@@ -6,13 +6,13 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talkhead.cores import usable_cores
 from talkhead.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def check_audit_options(args: argparse.Namespace) -> None:
 
 def options_of(args: argparse.Namespace) -> AuditOptions:
     """Options with their defaults filled in."""
-    workers = (os.cpu_count() or 1) if args.workers is None else args.workers
+    workers = usable_cores() if args.workers is None else args.workers
     out = args.out or args.folder / "audit.csv"
     return AuditOptions(out, args.syncnet, tuple(args.limit or ()), workers, args.device or "auto")
 

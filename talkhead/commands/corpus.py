@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from talkhead.cores import usable_cores
 from talkhead.corpus.writer import CorpusSettings, write_corpus
 
 
@@ -30,16 +30,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--size", type=int, default=default.size, help="picture side in pixels")
     parser.add_argument(
-        "--workers", type=int, default=_cores(), help="processes (default: all cores)"
+        "--workers", type=int, default=usable_cores(), help="processes (default: all cores)"
     )
     return parser
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def main(argv: list[str]) -> int:

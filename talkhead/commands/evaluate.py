@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from talkhead.commands.evaluate_workers import Task, measure_pairs, place_of
+from talkhead.cores import usable_cores
 from talkhead.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--workers",
         type=int,
-        default=os.cpu_count() or 1,
+        default=usable_cores(),
         metavar="N",
         help="processes; 0 works in this one (default: all cores)",
     )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talkhead.cores import usable_cores
 from talkhead.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         help="source frames by which the videos come later than their tracks (default: 0)",
     )
     group = parser.add_argument_group("the run")
-    group.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N")
+    group.add_argument("--workers", type=int, default=usable_cores(), metavar="N")
     group.add_argument("--limit", type=int, metavar="N", help="only the first N clips")
     group.add_argument("--shard", metavar="I/N", help="only part I of N, no finishing")
     group.add_argument("--keep-work", action="store_true", help="keep finished clips in OUT/work")

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from talkhead.audio.mfcc import mfcc_window_count, mfcc_windows
+from talkhead.augment import another_look
 from talkhead.batch import SyncBatch, SyncWindows, to_float
 from talkhead.losses.contrastive import InfoNCE, margin_loss
 from talkhead.metrics.offset import MAX_SHIFT_FRAMES
@@ -68,6 +69,7 @@ class SyncNetStage(Stage):
         loss: Literal["info_nce", "margin"] = "info_nce",
         margin: float = 10.0,
         temperature: bool = True,
+        augment: bool = False,
         syncnet: dict[str, Any] | None = None,
         validation_clips: int = 8,
         weights: dict[str, float] | None = None,
@@ -86,6 +88,7 @@ class SyncNetStage(Stage):
             margin: Distance beyond which the margin loss leaves false pairs alone. The paper names none;
                 10 is near the distance of false pairs under the published weights.
             temperature: Learn the scale of the distances (InfoNCE).
+            augment: Train on clips in another look (:func:`talkhead.augment.another_look`).
             syncnet: Options of :class:`SyncNet`; its ``image_size`` is this stage's.
             validation_clips: Whole clips scored in each validation.
             weights: Loss weights by term.
@@ -99,7 +102,7 @@ class SyncNetStage(Stage):
         self.windows = windows
         self.min_gap_frames = min_gap_frames
         self.loss_kind, self.margin = loss, margin
-        self.validation_clips = validation_clips
+        self.validation_clips, self.augment = validation_clips, augment
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
         self.syncnet = build(SyncNet, {**(syncnet or {}), "image_size": image_size}, "syncnet")
@@ -116,7 +119,10 @@ class SyncNetStage(Stage):
     def embed(self, batch: SyncBatch) -> tuple[Tensor, Tensor]:
         """Visual and audio embeddings of a batch, each ``(B, N, D)``."""
         rows, count = batch.frames.shape[:2]
-        visual, audio = self.syncnet(to_float(batch.frames.flatten(0, 1)), batch.mfcc.flatten(0, 1))
+        pictures = to_float(batch.frames)
+        if self.training and self.augment:
+            pictures = another_look(pictures.flatten(1, 2)).view_as(pictures)
+        visual, audio = self.syncnet(pictures.flatten(0, 1), batch.mfcc.flatten(0, 1))
         return visual.unflatten(0, (rows, count)), audio.unflatten(0, (rows, count))
 
     def losses(self, batch: SyncBatch) -> dict[str, Tensor]:

@@ -5,7 +5,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from talkhead.augment import augment_pose_input, pixel_noise, shared_shift, squeeze_aspect
+from talkhead.augment import (
+    MAX_SHIFT,
+    MAX_ZOOM,
+    another_look,
+    augment_pose_input,
+    pixel_noise,
+    shared_shift,
+    squeeze_aspect,
+)
 from talkhead.errors import ShapeError
 
 
@@ -119,3 +127,33 @@ def test_errors() -> None:
         squeeze_aspect(torch.zeros(3, 8, 8))
     with pytest.raises(ShapeError, match=r"expected landmarks \(2, points, 3\)"):
         shared_shift(torch.zeros(2, 3, 8, 8), torch.zeros(3, 478, 3))
+
+
+def test_a_look_is_the_same_for_all_frames_of_a_clip_and_differs_between_clips() -> None:
+    still = _pictures(1)[:, None].expand(5, 3, -1, -1, -1)
+    looked = another_look(still, _rng())
+    assert looked.shape == still.shape
+    torch.testing.assert_close(looked, looked[:, :1].expand_as(looked))
+    first = looked[:, 0]
+    apart = (first[:, None] - first[None]).abs().mean((2, 3, 4))
+    assert apart[~torch.eye(5, dtype=torch.bool)].min() > 0.01
+
+
+def test_a_look_mirrors_half_of_the_clips_and_moves_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("talkhead.augment.pixel_noise", lambda pictures, generator, ops: pictures)
+    clips = _dots(400, 48, at=(0.7, 0.5))[:, None]
+    x, y = _centre(another_look(clips, _rng())[:, 0]).unbind(1)
+    mirrored = x < 0.5
+    assert 0.4 < mirrored.double().mean() < 0.6
+    # 0.2 from the middle, 15 % nearer or farther, shifted by up to 5 % of the side, also zoomed
+    from_middle = torch.where(mirrored, 0.5 - x, x - 0.5)
+    reach = (1 + MAX_ZOOM) * MAX_SHIFT
+    assert from_middle.min() > 0.2 * (1 - MAX_ZOOM) - reach - 0.01
+    assert from_middle.max() < 0.2 * (1 + MAX_ZOOM) + reach + 0.01
+    assert from_middle.std() > 0.02
+    assert (y - 0.5).abs().max() < reach + 0.01
+
+
+def test_a_look_wants_clips() -> None:
+    with pytest.raises(ShapeError, match="expected clips"):
+        another_look(_pictures())

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -209,6 +211,35 @@ def test_subprocess_runner_logs_command_and_message(tmp_path: Path) -> None:
     text = log.read_text()
     assert "talkhead no-such-command" in text
     assert "unknown command" in text
+
+
+@pytest.mark.parametrize(
+    ("parallel", "given", "expected"),
+    [(1, None, None), (2, None, "2"), (3, None, "1"), (9, None, "1"), (2, "7", "7")],
+)
+def test_runs_side_by_side_share_the_cores(
+    parallel: int,
+    given: str | None,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(ablate, "usable_cores", lambda: 5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    seen: list[str | None] = []
+
+    class Started:
+        def __init__(self, command: list[str], env: dict[str, str], **rest: Any) -> None:
+            seen.append(env.get("OMP_NUM_THREADS"))
+
+        def wait(self) -> int:
+            return 0
+
+    monkeypatch.setattr(subprocess, "Popen", Started)
+    assert ablate.Subprocesses(parallel)(["doctor"], tmp_path / "log") == 0
+    assert seen == [expected]
 
 
 def test_report_command_prints_its_files(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,29 @@ def test_a_tiny_fit_lowers_the_loss_and_moves_everything(
     assert 0 <= found["val/retrieval_top1"] <= 1
     assert found["val/retrieval_chance"] == 1 / 8
     assert {"val/offset_within", "val/gt/sync_confidence[syncnet]"} <= set(found)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_clips_get_another_look_in_training_only_and_only_if_asked(
+    augment: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, given = stage(augment=augment), batch()
+    looks: list[torch.Size] = []
+
+    def look(clips: Tensor) -> Tensor:
+        looks.append(clips.shape)
+        return clips.flip(-1)
+
+    monkeypatch.setattr("talkhead.stages.syncnet.another_look", look)
+    mirrored = replace(given, frames=given.frames.flip(-1))
+    made.eval()
+    with torch.no_grad():
+        expected = made.embed(mirrored if augment else given)[0]
+        assert not looks
+        made.training = True  # the stage, but no batch norm of its network
+        seen = made.embed(given)[0]
+    assert looks == [torch.Size([2 * ROWS, WINDOWS * 5, 3, SIZE, SIZE])] * augment
+    torch.testing.assert_close(seen, expected)
 
 
 class Loudness(nn.Module):
