@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -25,6 +26,23 @@ from talkhead.losses.region import region_loss
 from talkhead.networks.discriminator import PatchDiscriminator
 from talkhead.networks.perceptual import VGG19Features
 from talkhead.stages.base import Stage, build
+
+
+@dataclass
+class GeneratorPass:
+    """What one pass of the generator gave.
+
+    Attributes:
+        real: Real pictures ``(n, 3, H, W)`` in [-1, 1].
+        fake: Generated ones.
+        terms: Every generator term, unweighted, by name.
+        judged: Real and generated pictures as losses and discriminator see them.
+    """
+
+    real: Tensor
+    fake: Tensor
+    terms: dict[str, Tensor]
+    judged: tuple[Tensor, Tensor]
 
 
 class AdversarialStage(Stage):
@@ -99,11 +117,16 @@ class AdversarialStage(Stage):
 
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """Every generator term, unweighted, by name."""
-        return self.generator_pass(batch)[2]
+        return self.generator_pass(batch).terms
 
-    def generator_pass(self, batch: Any) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Real pictures, generated pictures and every generator term."""
-        real, fake, landmarks, terms = self.reconstruct(batch)
+    def judged(self, real: Tensor, fake: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
+        """Real and generated pictures as losses and discriminator are to see them: here as they are."""
+        return real, fake
+
+    def generator_pass(self, batch: Any) -> GeneratorPass:
+        """Generate once and compute every generator term."""
+        whole_real, whole_fake, landmarks, terms = self.reconstruct(batch)
+        real, fake = self.judged(whole_real, whole_fake, landmarks)
         if self.has_adversary:
             fake_out = self.discriminator(fake)
             with torch.no_grad():
@@ -116,7 +139,7 @@ class AdversarialStage(Stage):
         terms["pixel"] = l1_loss(fake, real)
         if self.vgg is not None:
             terms["perceptual"] = perceptual_loss(self.vgg, fake, real)
-        return real, fake, terms
+        return GeneratorPass(whole_real, whole_fake, terms, (real, fake))
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -133,12 +156,12 @@ class AdversarialStage(Stage):
         opt_g, opt_d = cast(list[LightningOptimizer], self.optimizers())
         _leave_out_of_global_step(opt_d)
         self.discriminator.requires_grad_(False)
-        real, fake, terms = self.generator_pass(batch)
-        self._step(opt_g, self.weighted(terms, "train", len(real)))
+        passed = self.generator_pass(batch)
+        self._step(opt_g, self.weighted(passed.terms, "train", len(passed.real)))
         rates, rates_d = cast(list[Any], self.lr_schedulers())
         rates.step()
         if self.has_adversary:
-            self._discriminator_step(opt_d, real, fake)
+            self._discriminator_step(opt_d, *passed.judged)
             rates_d.step()
 
     def _discriminator_step(
@@ -199,8 +222,9 @@ class AdversarialStage(Stage):
         return warm * float(self.lr_decay ** (batches // self.lr_decay_batches))
 
     def _evaluate(self, batch: Any, prefix: str) -> None:
-        real, fake, terms = self.generator_pass(batch)
-        self.weighted(terms, prefix, len(real))
+        passed = self.generator_pass(batch)
+        real, fake = passed.real, passed.fake
+        self.weighted(passed.terms, prefix, len(real))
         quality = {
             f"{prefix}/psnr": peak_signal_noise_ratio(fake, real, data_range=(-1.0, 1.0)),
             f"{prefix}/ssim": cast(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from talkhead.augment import augment_pose_input, shared_shift
 from talkhead.batch import FrameBatch, FramePairs, to_float
 from talkhead.losses.descriptor import DescriptorHead, shift_motion
+from talkhead.losses.foreground import foreground_mask, without_background
 from talkhead.networks.generator import StyleGenerator
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.motion_encoder import MotionEncoder
@@ -55,6 +56,7 @@ class ReenactmentStage(AdversarialStage):
         descriptors: int = 27,
         descriptor_frames: int = 0,
         shared_batch_norm: bool = True,
+        foreground_only: bool = False,
         lr: float = 5e-5,
         lr_generator: float | None = None,
         lr_discriminator: float = 2e-4,
@@ -85,6 +87,9 @@ class ReenactmentStage(AdversarialStage):
                 the motion encoder and none of the generator.
             shared_batch_norm: Take batch statistics over all ranks; off, each rank uses its own, which
                 saves a small exchange for every normalisation.
+            foreground_only: Blacken what lies outside the grown face oval in real and generated pictures
+                before losses and discriminator see them (:func:`foreground_mask`); PSNR and SSIM are
+                of whole pictures either way.
             lr: Learning rate of the encoders.
             lr_generator: Learning rate of the generator, by default the same. Its equalised layers take
                 relative steps about ten times smaller than plain ones at the same rate.
@@ -106,7 +111,7 @@ class ReenactmentStage(AdversarialStage):
         self.lr, self.lr_generator = lr, lr if lr_generator is None else lr_generator
         self.identity_frames = identity_frames
         self.augment, self.descriptor_frames = augment, descriptor_frames
-        self.shared_batch_norm = shared_batch_norm
+        self.shared_batch_norm, self.foreground_only = shared_batch_norm, foreground_only
         self.identity_encoder = build(IdentityEncoder, identity_encoder, "identity_encoder")
         self.motion_encoder = build(MotionEncoder, motion_encoder, "motion_encoder")
         self.generator = build(StyleGenerator, generator, "generator")
@@ -145,6 +150,13 @@ class ReenactmentStage(AdversarialStage):
             shown = torch.cat([motion, batch.extra_motion.flatten(0, 1)])
             terms["descriptor"] = self.descriptor_head(seen, shown)
         return target, fake, landmarks, terms
+
+    def judged(self, real: Tensor, fake: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
+        """With ``foreground_only`` on black, else as they are."""
+        if not self.foreground_only:
+            return real, fake
+        mask = foreground_mask(landmarks, *real.shape[-2:])
+        return without_background(real, mask), without_background(fake, mask)
 
     def generator_groups(self) -> list[dict[str, Any]]:
         """Encoders and generator, each at its own learning rate."""

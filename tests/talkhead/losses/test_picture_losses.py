@@ -9,11 +9,12 @@ from torch import Tensor
 from talkhead.errors import ShapeError
 from talkhead.geometry.face_topology import FACE_OVAL, LIPS_OUTER, PICTURE_LEFT_EYE
 from talkhead.losses.feature_matching import feature_matching_loss
+from talkhead.losses.foreground import foreground_mask, without_background
 from talkhead.losses.gaze import gaze_loss
 from talkhead.losses.perceptual import LAYER_WEIGHTS, perceptual_loss
 from talkhead.losses.region import region_loss, region_mask
 from talkhead.networks.discriminator import PatchDiscriminator
-from tests.oracles.regions import weighted_difference
+from tests.oracles.regions import inside_convex, weighted_difference
 
 
 def _pictures(n: int = 2, size: int = 16) -> tuple[Tensor, Tensor]:
@@ -195,3 +196,45 @@ def test_region_errors() -> None:
         region_mask(torch.zeros(2, 68, 3), 8, 8)
     with pytest.raises(ShapeError, match="as many landmark sets"):
         region_loss(fake, real, _landmarks(3))
+
+
+# -- foreground
+# --------------------------------------------------------------------------------
+
+
+def _oval(n: int, x: float, y: float, a: float, b: float) -> Tensor:
+    """Faces with an elliptic oval of half axes ``a`` and ``b``."""
+    points = torch.full((n, 478, 3), 0.5, dtype=torch.float64)
+    angle = torch.linspace(0, 2 * torch.pi, len(FACE_OVAL) + 1, dtype=torch.float64)[:-1]
+    points[:, FACE_OVAL.copy(), 0] = x + a * angle.sin()
+    points[:, FACE_OVAL.copy(), 1] = y - b * angle.cos()
+    return points
+
+
+def test_the_foreground_is_the_grown_oval_pixel_by_pixel() -> None:
+    landmarks = _oval(2, 0.45, 0.55, 0.2, 0.3)
+    landmarks[1, :, 0] += 0.3  # partly outside of the picture
+    mask = foreground_mask(landmarks, 20, 30, margin=1.2)
+    grown = _oval(1, 0.45, 0.55, 0.24, 0.36)[0, FACE_OVAL.copy(), :2].tolist()
+    for k, shift in enumerate((0.0, 0.3)):
+        corners = [(x + shift, y) for x, y in grown]
+        for row in range(20):
+            for column in range(30):
+                expected = inside_convex(corners, (column + 0.5) / 30, (row + 0.5) / 20)
+                assert bool(mask[k, 0, row, column]) == expected, (k, row, column)
+
+
+def test_the_foreground_has_the_area_of_the_oval() -> None:
+    mask = foreground_mask(_oval(1, 0.5, 0.5, 0.2, 0.3), 200, 200, margin=1.3)
+    assert float(mask.mean()) == pytest.approx(torch.pi * 0.2 * 0.3 * 1.3**2, rel=0.01)
+
+
+def test_the_background_turns_black() -> None:
+    pictures = _pictures()[0]
+    mask = torch.zeros(2, 1, 16, 16)
+    mask[:, :, 4:8, 5] = 1.0
+    shown = without_background(pictures, mask)
+    torch.testing.assert_close(shown[:, :, 4:8, 5], pictures[:, :, 4:8, 5])
+    assert int((shown == -1).sum()) == 2 * 3 * (256 - 4)
+    with pytest.raises(ShapeError, match="expected landmarks"):
+        foreground_mask(torch.zeros(2, 68, 3), 16, 16)

@@ -15,6 +15,7 @@ from talkhead import cli
 from talkhead.batch import FrameBatch, WindowBatch, to_float
 from talkhead.errors import ConfigError
 from talkhead.losses.disentangle import orthogonal_loss
+from talkhead.losses.foreground import foreground_mask
 from talkhead.networks.audio_encoder import AudioEncoder
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.motion_encoder import MotionEncoder
@@ -205,8 +206,31 @@ def test_the_adversary_runs_only_where_a_term_needs_it(
 def test_pixel_term_is_the_mean_absolute_difference() -> None:
     stage = reenact()
     with torch.no_grad():
-        real, fake, terms = stage.generator_pass(frame_batch())
-    assert float(terms["pixel"]) == pytest.approx(float((real - fake).abs().mean()), rel=1e-6)
+        passed = stage.generator_pass(frame_batch())
+    expected = float((passed.real - passed.fake).abs().mean())
+    assert float(passed.terms["pixel"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_only_the_foreground_is_judged_on_request(tmp_path: Path) -> None:
+    batch = frame_batch()
+    plain, masked = reenact().eval(), reenact(foreground_only=True).eval()
+    mask = foreground_mask(batch.landmarks, SIZE, SIZE)
+    assert 0 < mask.mean() < 1
+    shown: list[Tensor] = []
+    masked.discriminator.register_forward_hook(lambda module, args, out: shown.append(args[0]))
+    with torch.no_grad():
+        whole, passed = plain.generator_pass(batch), masked.generator_pass(batch)
+    torch.testing.assert_close((passed.real, passed.fake), (whole.real, whole.fake))
+    assert len(shown) == 2
+    for pictures in (*shown, *passed.judged):
+        assert (pictures.masked_select(mask.expand_as(pictures) == 0) == -1).all()
+    difference = ((whole.real - whole.fake).abs() * mask).mean()
+    assert float(passed.terms["pixel"]) == pytest.approx(float(difference), rel=1e-6)
+    before = weights(masked.discriminator)
+    fit(masked.train(), frame_batch, tmp_path, steps=2)
+    assert moved(masked.discriminator, before)
+    assert len(shown) > 2
+    assert all(bool((pictures == -1).any()) for pictures in shown)
 
 
 def test_penalty_comes_every_so_many_batches_and_only_on_request(tmp_path: Path) -> None:
