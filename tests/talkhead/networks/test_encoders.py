@@ -114,6 +114,8 @@ def test_heads_have_the_papers_sizes() -> None:
     assert nonlip(code).shape == (3, 42)
     assert torch.equal(nonlip(code), nonlip.compress(f_ol))
     assert 42 + 470 == 512
+    sizes = [_parameters(head) for head in (ContrastiveHead(), nonlip, LipHead())]
+    assert sizes == [525_312, 546_858, 241_110]
 
 
 # -- small networks

@@ -57,11 +57,14 @@ def test_paper_size() -> None:
     assert sum(p.numel() for p in generator.parameters()) == 37_095_837
 
 
-def test_256_pixels_start_from_four() -> None:
+@pytest.mark.parametrize(("size", "grid", "doublings"), [(112, 7, 4), (128, 4, 5), (256, 4, 6)])
+def test_other_sizes_end_with_as_many_channels(size: int, grid: int, doublings: int) -> None:
     with torch.device("meta"):
-        generator = StyleGenerator(256)
-        assert generator(torch.empty(1, 2560), torch.empty(1, 512, 4, 4)).shape[-1] == 256
-    assert generator.state_dict()["ups.5.conv.weight"].shape[0] == 128
+        generator = StyleGenerator(size)
+        picture = generator(torch.empty(1, 2560), torch.empty(1, 512, grid, grid))
+    assert picture.shape == (1, 3, size, size)
+    assert len(generator.ups) == doublings
+    assert generator.state_dict()[f"ups.{doublings - 1}.conv.weight"].shape[0] == 128
 
 
 def test_small_is_cheap_and_bounded() -> None:
