@@ -17,6 +17,9 @@ from talkhead.networks.resnet_trunk import ResNetTrunk
 VGG_TAPS = (1, 6, 11, 20, 29)
 """Layers of torchvision's ``vgg19.features`` behind relu1_1, relu2_1, relu3_1, relu4_1, relu5_1."""
 
+GazeBackbone = Literal["resnet18", "resnet34", "resnet50"]
+"""ResNets that L2CS comes with."""
+
 _BACKBONES: dict[str, tuple[list[int], bool]] = {
     "resnet18": ([2, 2, 2, 2], False),
     "resnet34": ([3, 4, 6, 3], False),
@@ -92,7 +95,7 @@ class GazeFeatures(Component):
 
     def __init__(
         self,
-        backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet50",
+        backbone: GazeBackbone = "resnet50",
         size: int = 448,
         box: list[float] | None = None,
         width: int = 64,

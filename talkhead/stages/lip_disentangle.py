@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from talkhead.networks.generator import StyleGenerator
 from talkhead.networks.heads import LipHead, NonLipHead
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.motion_encoder import MotionEncoder
-from talkhead.networks.perceptual import GazeFeatures
+from talkhead.networks.perceptual import GazeBackbone, GazeFeatures
 from talkhead.stages.adversarial import AdversarialStage, trainable
 from talkhead.stages.base import build
 from talkhead.stages.whole_clips import leakage
@@ -63,6 +64,7 @@ class LipDisentangleStage(AdversarialStage):
         vgg_weights: str | None = None,
         gaze: Source | None = None,
         gaze_weights: str | None = None,
+        gaze_backbone: GazeBackbone = "resnet50",
         gan_mode: str = "hinge",
         train_identity: bool = False,
         freeze_heads_after_batches: int = 40_000,
@@ -97,9 +99,12 @@ class LipDisentangleStage(AdversarialStage):
             vgg_weights: File with torchvision's VGG-19 weights; without it that term is left out.
             gaze: Checkpoint of stage ``gaze``, whose network then measures the gaze term.
             gaze_weights: File with L2CS weights, in its place; without either the gaze term is left out.
+            gaze_backbone: ResNet in that file; the paper's 512 dimensions are those of ``resnet18`` and
+                ``resnet34``, the released files are ``resnet50``.
             gan_mode: ``hinge`` or ``log``.
             train_identity: Train the identity encoder too (unknown in the paper; frozen is recommended).
-            freeze_heads_after_batches: From here only the generator and the discriminator learn.
+            freeze_heads_after_batches: From here only the generator and the discriminator learn, whatever
+                ``train_identity`` says.
             lr: Learning rate of the two heads.
             lr_generator: Learning rate of the generator.
             lr_discriminator: Learning rate of the discriminator (slower than the generator, as printed).
@@ -132,7 +137,9 @@ class LipDisentangleStage(AdversarialStage):
         else:
             self.generator = build(StyleGenerator, generator, "generator")
         self.bank = MemoryBank(steps=bank_steps, gather=bank_over_ranks)
-        self.gaze = _gaze_network(gaze, gaze_weights) if self.loss_weights["gaze"] > 0 else None
+        self.gaze: GazeNet | GazeFeatures | None = None
+        if self.loss_weights["gaze"] > 0:
+            self.gaze = _gaze_network(gaze, gaze_weights, gaze_backbone)
 
     def needs(self) -> Windows:
         """Aligned frame and sound windows with identity frames of the same video."""
@@ -140,12 +147,18 @@ class LipDisentangleStage(AdversarialStage):
             count=self.windows, size=self.video_spec.size, identity_frames=self.identity_frames
         )
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """As every stage; a frozen identity encoder keeps its batch statistics, too."""
+        super().on_train_batch_start(batch, batch_idx)
+        if self.heads_frozen:
+            self.identity_encoder.eval()
+
     def codes(self, batch: WindowBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``f_nl (n, 42)``, ``f_l (n, 470)``, ``f_ol (n, D)`` and the frozen ``f_a (n, D)``."""
         with torch.no_grad():
             f_v = self.motion_encoder(to_float(batch.frames.flatten(0, 1)))
             f_a = self.audio_encoder(batch.mel.flatten(0, 1))
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.heads_frozen):
+        with self._unless_frozen():
             f_ol = self.nonlip_head.orthogonal(f_v)
             return self.nonlip_head.compress(f_ol), self.lip_head(f_a), f_ol, f_a
 
@@ -158,7 +171,8 @@ class LipDisentangleStage(AdversarialStage):
         """Frames, their reconstruction from the split codes, and the orthogonal and gaze terms."""
         real, landmarks = to_float(batch.frames.flatten(0, 1)), batch.landmarks.flatten(0, 1)
         f_nl, f_l, f_ol, f_a = self.codes(batch)
-        f_id, spatial = self.identity_encoder(to_float(batch.identity))
+        with self._unless_frozen():
+            f_id, spatial = self.identity_encoder(to_float(batch.identity))
         count = batch.frames.shape[1]
         f_id, spatial = f_id.repeat_interleave(count, 0), spatial.repeat_interleave(count, 0)
         fake = self.generator(torch.cat([f_id, f_nl, f_l], dim=1), spatial)
@@ -194,8 +208,14 @@ class LipDisentangleStage(AdversarialStage):
             {"params": list(trainable([self.generator])), "lr": self.lr_generator},
         ]
 
+    def _unless_frozen(self) -> AbstractContextManager[None]:
+        """Record gradients of what is frozen with the heads only until then."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not self.heads_frozen)
 
-def _gaze_network(source: Source | None, weights: str | None) -> GazeNet | GazeFeatures | None:
+
+def _gaze_network(
+    source: Source | None, weights: str | None, backbone: GazeBackbone
+) -> GazeNet | GazeFeatures | None:
     """The frozen network of the gaze term, or None.
 
     Raises:
@@ -209,5 +229,5 @@ def _gaze_network(source: Source | None, weights: str | None) -> GazeNet | GazeF
     if source is not None:
         return resolve(GazeNet, source, "gaze")
     if weights is not None:
-        return GazeFeatures(weights_path=weights).eval().requires_grad_(False)
+        return GazeFeatures(backbone, weights_path=weights).eval().requires_grad_(False)
     return None

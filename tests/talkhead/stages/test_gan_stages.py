@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -19,6 +21,7 @@ from talkhead.losses.foreground import foreground_mask
 from talkhead.networks.audio_encoder import AudioEncoder
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.motion_encoder import MotionEncoder
+from talkhead.networks.perceptual import GazeFeatures
 from talkhead.stages.adversarial import AdversarialStage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
 from talkhead.stages.reenactment import ReenactmentStage
@@ -93,11 +96,15 @@ def frame_batch(seed: int = 0, extra: int = 0) -> FrameBatch:
     )
 
 
+class Statistics(NamedTuple):
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+
 class Batches(LightningDataModule):
     """Ready batches, with the statistics a stage asks for."""
 
-    class motion_stats:  # noqa: N801 - stands for the attribute of a prepared set
-        mean, std = torch.zeros(15).numpy(), torch.ones(15).numpy()
+    motion_stats = Statistics(torch.zeros(15).numpy(), torch.ones(15).numpy())
 
     def __init__(self, make: Any, count: int) -> None:
         super().__init__()
@@ -110,12 +117,14 @@ class Batches(LightningDataModule):
         return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
 
 
-def fit(stage: AdversarialStage, make: Any, folder: Path, steps: int) -> Trainer:
+def fit(
+    stage: AdversarialStage, make: Any, folder: Path, steps: int, precision: Any = "32-true"
+) -> Trainer:
     cli.quieten(["fit"])
     trainer = Trainer(
         default_root_dir=folder, accelerator="cpu", devices=1, max_steps=steps, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        limit_val_batches=0, num_sanity_val_steps=0,
+        limit_val_batches=0, num_sanity_val_steps=0, precision=precision,
     )  # fmt: skip
     trainer.fit(stage, datamodule=Batches(make, steps))
     return trainer
@@ -150,6 +159,48 @@ def test_heads_freeze_and_the_generator_goes_on(tmp_path: Path) -> None:
     fit(stage, window_batch, tmp_path, steps=2)
     assert not moved(stage.nonlip_head, heads)
     assert moved(stage.generator, generator)
+
+
+def test_all_but_generator_and_discriminator_stop_where_they_are(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"train_identity": True, "freeze_heads_after_batches": 1}
+    short, long = disentangle(**options), disentangle(**options)
+    fit(short, window_batch, tmp_path, steps=1)
+    fit(long, window_batch, tmp_path, steps=3)
+    for name, part in short.named_children():
+        same = all(torch.equal(long.state_dict()[f"{name}.{k}"], v)
+                   for k, v in part.state_dict().items() if isinstance(v, Tensor))  # fmt: skip
+        assert same == (name not in ("generator", "discriminator")), name
+    assert moved(long.identity_encoder, weights(disentangle(**options).identity_encoder))
+
+
+@pytest.mark.parametrize(("make", "batch"), [(reenact, frame_batch), (disentangle, window_batch)])
+def test_trains_in_bfloat16(make: Any, batch: Any, tmp_path: Path) -> None:
+    stage = make(r1=1.0, r1_every=2)
+    before = weights(stage)
+    trainer = fit(stage, batch, tmp_path, steps=3, precision="bf16-mixed")
+    assert moved(stage, before)
+    assert weights(stage).isfinite().all()
+    assert weights(stage).dtype == torch.float32
+    terms = {k: v for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+    assert {"train/loss/gan", "train/loss/feature_matching", "train/r1"} <= set(terms)
+    assert all(bool(value.isfinite()) for value in terms.values())
+
+
+def test_gaze_term_by_a_backbone_of_choice(tmp_path: Path) -> None:
+    # The layout of the file at a thousandth of its size: every tensor shares one number.
+    with torch.device("meta"):
+        state = GazeFeatures("resnet18").trunk.state_dict()
+    torch.save(
+        {k: torch.zeros(()).expand(v.shape) for k, v in state.items()}, tmp_path / "l2cs.pkl"
+    )
+    options: dict[str, Any] = {
+        "weights": {"perceptual": 0.0}, "gaze_weights": str(tmp_path / "l2cs.pkl"),
+    }  # fmt: skip
+    stage = disentangle(gaze_backbone="resnet18", **options)
+    assert isinstance(stage.gaze, GazeFeatures)
+    assert stage.gaze.dim == 512
+    with pytest.raises(ConfigError, match="does not fit L2CS-Net with resnet50"):
+        disentangle(**options)
 
 
 def test_orthogonal_term_is_measured_over_the_bank() -> None:
