@@ -28,7 +28,7 @@ from talkhead.stages.base import Stage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
 from talkhead.stages.motion_prior import MotionPriorStage
 from tests.ranks import run_ranks
-from tests.talkhead.stages import test_rigid_syncer, test_syncnet
+from tests.talkhead.stages import test_gaze, test_rigid_syncer, test_syncnet
 from tests.talkhead.stages.motion_toys import (
     PRIOR,
     autoregressive,
@@ -130,6 +130,12 @@ def made_ar() -> Stage:
     return autoregressive(prior=STILL_PRIOR, sampler=FAST, validation_clips=3)
 
 
+def made_gaze() -> Stage:
+    return test_gaze.stage(
+        gaze={**test_gaze.NET, "widths": [4, 8, 8]}, augment=False, corner_noise=0.0, lr=SLOW
+    )
+
+
 def made_syncnet() -> Stage:
     return test_syncnet.stage(lr=SLOW)
 
@@ -144,6 +150,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "lip_disentangle": (made_disentangle, windows),
     "motion_diffusion": (made_diffusion, sequences),
     "motion_ar": (made_ar, sequences),
+    "gaze": (made_gaze, frames),
     "syncnet": (made_syncnet, sync_windows),
     "rigid_syncer": (made_rigid_syncer, landmark_runs),
 }
