@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from talkhead.errors import ShapeError
 from talkhead.metrics.multimodality import pairwise_distance
 from talkhead.metrics.sequences import PerClipMetric, Standard
 
@@ -35,9 +36,18 @@ def diversity_ratio(
     Raises:
         ShapeError: Fewer than two takes on a side, or shapes that do not fit.
     """
+    if generated.ndim != true.ndim or _without_takes(generated) != _without_takes(true):
+        raise ShapeError(
+            f"expected takes of the same speeches, frames and descriptors, got {tuple(generated.shape)} "
+            f"generated and {tuple(true.shape)} true; only the number of takes may differ."
+        )
     ours = pairwise_distance(generated, valid, standard=standard)
     truth = pairwise_distance(true, valid, standard=standard)
     return ours / truth.clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _without_takes(takes: Tensor) -> tuple[int, ...]:
+    return (*takes.shape[:-3], *takes.shape[-2:])
 
 
 class DiversityRatio(PerClipMetric):

@@ -134,7 +134,15 @@ class FrechetDistance(Metric):
         self.register_buffer("std", std.detach().clone().double(), persistent=False)
 
     def update(self, features: Tensor, *, real: bool, valid: Tensor | None = None) -> None:
-        """Add features ``(..., D)`` of one side; ``valid`` ``(...)`` masks rows."""
+        """Add features ``(..., D)`` of one side; ``valid`` ``(...)`` masks rows.
+
+        Raises:
+            ShapeError: Another width, or a mask of another shape.
+        """
+        if valid is not None and valid.shape != features.shape[:-1]:
+            raise ShapeError(
+                f"expected a mask {tuple(features.shape[:-1])}, got {tuple(valid.shape)}; one flag a row."
+            )
         rows = standardised(features, (self.mean, self.std)).reshape(-1, self.total.shape[1])
         rows = valid_frames(rows, None if valid is None else valid.reshape(-1)).to(self.device)
         side = int(real)

@@ -23,8 +23,12 @@ def jump_ratio(motion: Tensor, at: Sequence[int]) -> Tensor:
         Scalar float64: 1 where these steps are like any other, larger for a jump; NaN if nothing moves.
 
     Raises:
-        ShapeError: No such frame, a frame out of range, or no other step to compare with.
+        ShapeError: Not a sequence, no such frame, a frame out of range, or no other step to compare with.
     """
+    if motion.ndim < 2:
+        raise ShapeError(
+            f"expected motion (..., T, D), got {tuple(motion.shape)}; give a single entry D = 1."
+        )
     frames = motion.shape[-2]
     chosen = torch.zeros(max(frames - 1, 0), dtype=torch.bool)
     if not at or min(at) < 1 or max(at) >= frames:

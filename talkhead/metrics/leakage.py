@@ -94,6 +94,8 @@ class LinearProbe(Metric):
 
     is_differentiable = False
     full_state_update = False
+    sum_x: Tensor
+    sum_y: Tensor
 
     def __init__(
         self,
@@ -129,7 +131,21 @@ class LinearProbe(Metric):
             truth: ``(B, T, Q)``.
             clip: ``B`` names (clips, or speakers to hold out speakers).
             valid: ``(B, T)``.
+
+        Raises:
+            ShapeError: Other shapes, or other than ``B`` names.
         """
+        batch = (len(clip), *codes.shape[1:2])
+        widths = (self.sum_x.shape[-1], self.sum_y.shape[-1])
+        if (codes.shape, truth.shape) != ((*batch, widths[0]), (*batch, widths[1])):
+            raise ShapeError(
+                f"expected codes (B, T, {widths[0]}), truth (B, T, {widths[1]}) and B names, got "
+                f"{tuple(codes.shape)}, {tuple(truth.shape)} and {len(clip)}; give one name a clip."
+            )
+        if valid is not None and valid.shape != batch:
+            raise ShapeError(
+                f"expected a mask {batch}, got {tuple(valid.shape)}; one flag a frame."
+            )
         for b, name in enumerate(clip):
             mask = None if valid is None else valid[b]
             sums = RidgeSums.of(valid_frames(codes[b], mask), valid_frames(truth[b], mask))

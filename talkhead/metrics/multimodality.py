@@ -119,17 +119,18 @@ class Multimodality(PerClipMetric):
 
         Every condition draws from its own generator, seeded alike, so that neither batch size nor
         rank changes the value.
+
+        Raises:
+            ShapeError: Fewer than two repeats, or shapes that do not fit.
         """
-        batched = takes[None] if takes.ndim == 3 else takes
-        masks = valid[None] if valid is not None and valid.ndim == 1 else valid
+        conditions, masks = _conditions(takes, valid, self.standard)
         values = [
             multimodality(
-                batched[c],
-                None if masks is None else masks[c],
+                sequences,
+                mask,
                 pairs=self.pairs,
                 generator=torch.Generator().manual_seed(self.seed),
-                standard=self.standard,
             )
-            for c in range(batched.shape[0])
+            for sequences, mask in zip(conditions, masks, strict=True)
         ]
         self.add_clips(torch.cat(values), clip)

@@ -35,7 +35,7 @@ def offset_scores(
         Float64 ``(B, 2 * max_shift + 1)``, in ``[-1, 1]``; NaN where no pair of frames is valid.
 
     Raises:
-        ShapeError: Shapes differ, or ``T <= max_shift``.
+        ShapeError: Shapes differ, ``T <= max_shift``, or a mask that does not fit.
 
     Source: Chung & Zisserman (2016); deviates: cosine instead of Euclidean distance, no padding.
     """
@@ -43,6 +43,10 @@ def offset_scores(
         raise ShapeError(
             f"expected audio and visual embeddings (B, T, D) with T > {max_shift}, got "
             f"{tuple(audio.shape)} and {tuple(visual.shape)}; use longer clips or smaller shifts."
+        )
+    if valid is not None and valid.shape != audio.shape[:-1]:
+        raise ShapeError(
+            f"expected a mask {tuple(audio.shape[:-1])}, got {tuple(valid.shape)}; one flag a frame."
         )
     a = F.normalize(audio.reshape(-1, *audio.shape[-2:]).to(torch.float64), dim=-1)
     v = F.normalize(visual.reshape(-1, *visual.shape[-2:]).to(torch.float64), dim=-1)
@@ -102,8 +106,16 @@ class OffsetAccuracy(Metric):
     def update(
         self, audio: Tensor, visual: Tensor, true_offset: Tensor, valid: Tensor | None = None
     ) -> None:
-        """Add clips ``(B, T, D)`` whose sound comes ``true_offset`` ``(B,)`` frames late."""
+        """Add clips ``(B, T, D)`` whose sound comes ``true_offset`` ``(B,)`` frames late.
+
+        Raises:
+            ShapeError: Shapes differ, or other than ``B`` true offsets.
+        """
         found = self.estimate(audio, visual, valid)
+        if true_offset.shape != found.shape:
+            raise ShapeError(
+                f"expected true offsets {tuple(found.shape)}, got {tuple(true_offset.shape)}; one a clip."
+            )
         error = (found - true_offset.to(found)).abs()
         self.hits += (error <= self.tolerance).sum()
         self.absolute += error.sum()

@@ -89,6 +89,9 @@ def rigid_offsets(
             offset, confidence = estimate_offset(similarity)
         offsets.append(offset)
         confidences.append(confidence.double())
+    runs = [len(offset) for offset in offsets]
+    if len(set(runs)) > 1:
+        raise ShapeError(f"expected as many runs on every level, got {runs}; embed the same runs.")
     return RigidOffsets(torch.stack(offsets, dim=1), torch.stack(confidences, dim=1))
 
 

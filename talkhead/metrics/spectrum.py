@@ -166,7 +166,15 @@ class ProcessDistance(PerClipMetric):
         true: Sequence[SequenceMoments],
         clip: Sequence[str] | None = None,
     ) -> None:
-        """Add clips: takes ``(C, K, T, D)`` and the true moments of each of the ``C`` speeches."""
+        """Add clips: takes ``(C, K, T, D)`` and the true moments of each of the ``C`` speeches.
+
+        Raises:
+            ShapeError: Other shapes, or other than ``C`` true moments.
+        """
+        if len(takes) != len(true):
+            raise ShapeError(
+                f"expected true moments of {len(takes)} speeches, got {len(true)}; give one a clip."
+            )
         values = [
             process_distance(SequenceMoments.from_takes(one, self.max_lag), moments)[self.distance]
             for one, moments in zip(takes, true, strict=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
 
 from talkhead.errors import ShapeError
 from talkhead.metrics.fid import FID
@@ -22,20 +23,57 @@ class Means(nn.Module):
         return out
 
 
+class Channels(nn.Module):
+    """Mean of every channel."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return pictures.mean((2, 3))
+
+
 def _pictures(n: int, seed: int) -> Tensor:
-    return torch.rand(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) ** (1 + seed)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 3, 8, 8, generator=generator, dtype=torch.float64) ** (1 + seed)
 
 
-def test_is_the_distance_of_the_features_by_scipy_and_of_any_batches() -> None:
+def _fid(ours: Tensor, real: Tensor) -> float:
+    metric = FID(Channels(), 3)
+    metric.update(ours, real=False)
+    metric.update(real, real=True)
+    return float(metric.compute())
+
+
+def test_is_the_distance_by_scipy_and_torchmetrics_in_any_batches() -> None:
     ours, real = _pictures(60, 0), _pictures(80, 1)
     metric = FID(Means(), 6).train()
+    theirs = FrechetInceptionDistance(Means().eval(), normalize=True)
     for chunk in ours.split(7):
         metric.update(chunk, real=False)
     for chunk in real.split(33):
         metric.update(chunk, real=True)
+    theirs.update(ours, real=False)
+    theirs.update(real, real=True)
     features = Means().eval()
     expected = frechet_sqrtm(features(ours).numpy(), features(real).numpy())
-    assert float(metric.compute()) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+    assert float(metric.compute()) == pytest.approx(expected, rel=1e-6)
+    assert float(theirs.compute()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_four_grey_pictures_by_hand() -> None:
+    """In each of the three features the means are 0.2 apart and the deviations 0.1 and 0.3."""
+    ours, real = (
+        (centre + torch.tensor([-size, size]).double() / 2**0.5).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+        for centre, size in ((0.5, 0.1), (0.7, 0.3))
+    )
+    assert _fid(ours, real) == pytest.approx(3 * (0.2**2 + (0.3 - 0.1) ** 2), rel=1e-6)
+
+
+@pytest.mark.parametrize("step", [0.05, -0.1])
+def test_brightness_and_gain_cost_what_they_move_the_features_by(step: float) -> None:
+    real = _pictures(60, 1)
+    assert _fid(real + step, real) == pytest.approx(3 * step**2, rel=1e-6)
+    features = Channels()(real)
+    power = features.mean(0).square().sum() + features.var(0).sum()
+    assert _fid((1 + step) * real, real) == pytest.approx(step**2 * float(power), rel=1e-6)
 
 
 def test_the_same_pictures_are_at_distance_zero_and_brighter_ones_further_away() -> None:

@@ -25,6 +25,14 @@ def test_even_motion_has_none_and_no_motion_no_answer() -> None:
     assert math.isnan(float(jump_ratio(torch.zeros(9, 2), [4])))
 
 
+@pytest.mark.parametrize("factor", [0.5, 1.0, 4.0])
+def test_a_jump_counts_as_often_as_it_is_longer_than_the_other_steps(factor: float) -> None:
+    steps = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    once = float(jump_ratio(steps.cumsum(1), [10, 30]))
+    steps[:, [10, 30]] *= factor
+    assert float(jump_ratio(steps.cumsum(1), [10, 30])) == pytest.approx(factor * once)
+
+
 @pytest.mark.parametrize("frames", [7, 8, 9, 20, 29, 30])
 @pytest.mark.parametrize("overlap", [1, 3])
 def test_borders_are_where_windows_hand_over(frames: int, overlap: int) -> None:
@@ -46,5 +54,7 @@ def test_refuses_frames_that_are_no_step() -> None:
     for at in ([], [0], [5]):
         with pytest.raises(ShapeError, match="from 1 to 4"):
             jump_ratio(motion, at)
+    with pytest.raises(ShapeError, match="single entry"):
+        jump_ratio(torch.zeros(5), [2])
     with pytest.raises(ShapeError, match="compare"):
         jump_ratio(motion, [1, 2, 3, 4])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,36 @@ def test_probe_reads_what_is_there_and_nothing_else() -> None:
     assert read.min() > 0.45
     assert read.mean() > 0.7
     assert linear_probe(noise, truth, names).abs().max() < 0.03
+
+
+def test_a_code_that_holds_the_truth_is_read_perfectly_and_noise_takes_its_share() -> None:
+    """With noise of deviation ``s`` a line through unit truth explains ``1 / (1 + s^2)``."""
+    generator = torch.Generator().manual_seed(1)
+    truth = [torch.randn(4000, 2, generator=generator).double() for _ in range(6)]
+    names = [f"clip{i}" for i in range(6)]
+    turned = [t @ torch.tensor([[2.0, 1.0], [0.0, -3.0]]).double() + 5.0 for t in truth]
+    assert linear_probe(turned, truth, names).tolist() == pytest.approx([1.0, 1.0], abs=1e-9)
+    for size in (0.5, 1.0, 2.0):
+        noisy = [t + size * torch.randn(4000, 2, generator=generator) for t in truth]
+        expected = [1 / (1 + size**2)] * 2
+        assert linear_probe(noisy, truth, names).tolist() == pytest.approx(expected, abs=0.01)
+
+
+def test_equals_least_squares_on_the_clips_left_out() -> None:
+    truth, carried, _ = clips(count=3, frames=20)
+    errors, spreads = np.zeros(3), np.zeros(3)
+    for out in range(3):
+        kept = [i for i in range(3) if i != out]
+        rows, wanted = (
+            np.concatenate([side[i].double().numpy() for i in kept]) for side in (carried, truth)
+        )
+        weight = np.linalg.lstsq(np.c_[rows, np.ones(40)], wanted, rcond=None)[0]
+        read = np.c_[carried[out].double().numpy(), np.ones(20)] @ weight
+        held = truth[out].double().numpy()
+        errors += ((read - held) ** 2).sum(0)
+        spreads += ((held - held.mean(0)) ** 2).sum(0)
+    found = linear_probe(carried, truth, ["a", "b", "c"], folds=3, alphas=[1e-12])
+    assert found.tolist() == pytest.approx((1 - errors / spreads).tolist(), rel=1e-6)
 
 
 def test_probe_is_scored_on_unseen_clips() -> None:
@@ -68,3 +99,19 @@ def test_too_few_clips_are_refused() -> None:
         linear_probe(carried, truth, ["a", "b"])
     with pytest.raises(ShapeError, match="one code, truth and name"):
         linear_probe(carried, truth, ["a"])
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    probe, names = LinearProbe(6, 3), ["a", "b"]
+    codes, states = torch.zeros(2, 9, 6), torch.zeros(2, 9, 3)
+    for other, true, given in (
+        (codes, states, ["a"]),
+        (codes[..., :1], states, names),
+        (codes, states[..., :1], names),
+        (codes, states[:, 1:], names),
+        (codes[0], states[0], names),
+    ):
+        with pytest.raises(ShapeError, match="one name a clip"):
+            probe.update(other, true, given)
+    with pytest.raises(ShapeError, match="one flag a frame"):
+        probe.update(codes, states, names, torch.ones(9, 2))

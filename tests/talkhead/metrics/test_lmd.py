@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from talkhead.errors import ShapeError
 from talkhead.geometry.rotation import euler_to_matrix
@@ -63,6 +66,26 @@ def test_one_point_by_hand() -> None:
     # The eyes are a quarter of the crop apart.
     by_eyes = m_lmd(moved, real, unit="inter_ocular").item()
     assert by_eyes == pytest.approx(2 * 0.1 / 0.25 * 19 / 20**2)
+
+
+def test_depth_counts_from_the_front_by_hand() -> None:
+    real = still()
+    moved = real.clone()
+    moved[:, 57, 2] += 0.1
+    assert frontal_lmd(moved, real).item() == pytest.approx(2 * 25.6 * 19 / 20**2)
+    assert m_lmd(moved, real).item() == f_lmd(moved, real).item() == 0.0
+
+
+@pytest.mark.parametrize("distance", [m_lmd, f_lmd, frontal_lmd])
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_moving_every_point_further_costs_as_much_more(
+    distance: Callable[..., Tensor], factor: float
+) -> None:
+    """The mouth's corners, which tell where the front is, move up and down alone."""
+    real, away = still(), noisy(1, 6, seed=4)[0] - still()
+    away[:, [48, 54]] *= torch.tensor([0.0, 1.0, 0.0])
+    once = distance(real + away, real)
+    torch.testing.assert_close(distance(real + factor * away, real), factor * once)
 
 
 def test_a_share_of_the_frames_counts_its_share() -> None:

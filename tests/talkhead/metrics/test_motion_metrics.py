@@ -9,12 +9,14 @@ from talkhead.metrics.confidence import normalised_confidence
 from talkhead.metrics.diversity import DiversityRatio, diversity_ratio
 from talkhead.metrics.fid_dfm import FIDdfm, fid_dfm, fid_dfm_pooled
 from talkhead.metrics.fid_fm import FIDfm, FIDfmPooled, fid_fm, fid_fm_pooled
-from talkhead.metrics.floor import halves_floor, takes_floor
+from talkhead.metrics.floor import MotionDistance, halves_floor, takes_floor
 from talkhead.metrics.multimodality import Multimodality, multimodality, pairwise_distance
 from talkhead.metrics.sequences import standardised
 from talkhead.metrics.snd import SND, snd, snd_pooled
 from talkhead.metrics.variance import Variance, motion_variance
 from tests.oracles.frechet import frechet_sqrtm, pairwise_loop, snd_loop
+
+DISTANCES: list[MotionDistance] = [fid_fm, fid_dfm, snd, fid_fm_pooled, fid_dfm_pooled, snd_pooled]
 
 
 def motion(clips: int = 4, frames: int = 60, dim: int = 5, seed: int = 0) -> torch.Tensor:
@@ -43,6 +45,42 @@ def test_shift_moves_fid_fm_by_its_square_and_fid_dfm_not_at_all() -> None:
     real = motion()
     assert fid_fm(real + 2.0, real).tolist() == pytest.approx([4.0 * 5] * 4)
     assert fid_dfm(real + 2.0, real).tolist() == pytest.approx([0.0] * 4, abs=1e-9)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_the_real_motion_is_at_distance_zero(distance: MotionDistance) -> None:
+    found = distance(motion(), motion())
+    torch.testing.assert_close(found, torch.zeros_like(found), atol=1e-9, rtol=0.0)
+
+
+def test_a_steady_drift_costs_its_squared_speed_in_the_differences() -> None:
+    real, frames = motion(), torch.arange(60.0, dtype=torch.float64)[:, None]
+    drifting = real + frames * torch.tensor([0.3, -0.4, 0.0, 0.0, 1.2])
+    assert fid_dfm(drifting, real).tolist() == pytest.approx([1.69] * 4)
+    assert fid_dfm_pooled(drifting, real).item() == pytest.approx(1.69)
+    shifted = real + 2.0
+    assert snd(shifted, real).tolist() == pytest.approx([20.0] * 4)
+    assert snd_pooled(shifted, real).item() == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.7, 2.0])
+def test_larger_or_smaller_motion_costs_the_square_of_the_gain(gain: float) -> None:
+    """Means and deviations ``gain`` times as large: ``(gain - 1)^2 (|mean|^2 + variance)``."""
+    real = motion()
+    steps = real.diff(dim=1)
+
+    def cost(rows: torch.Tensor) -> float:
+        return float((gain - 1) ** 2 * (rows.mean(0).square().sum() + rows.var(0).sum()))
+
+    still, moving = [cost(clip) for clip in real], [cost(clip) for clip in steps]
+    assert fid_fm(gain * real, real).tolist() == pytest.approx(still)
+    assert fid_dfm(gain * real, real).tolist() == pytest.approx(moving)
+    both = [a + b for a, b in zip(still, moving, strict=True)]
+    assert snd(gain * real, real).tolist() == pytest.approx(both)
+    pooled = [cost(side.reshape(-1, 5)) for side in (real, steps)]
+    assert fid_fm_pooled(gain * real, real).item() == pytest.approx(pooled[0])
+    assert fid_dfm_pooled(gain * real, real).item() == pytest.approx(pooled[1])
+    assert snd_pooled(gain * real, real).item() == pytest.approx(sum(pooled))
 
 
 def test_jitter_shows_in_the_differences() -> None:
@@ -108,6 +146,15 @@ def test_variance_by_hand() -> None:
         motion_variance(clip, torch.tensor([True, False, False]))
 
 
+def test_variance_grows_with_the_square_of_the_motion_and_is_one_of_its_own_spread() -> None:
+    real = motion()
+    assert motion_variance(real[:, :1].expand(-1, 9, -1)).tolist() == [0.0] * 4
+    torch.testing.assert_close(motion_variance(3.0 * real + 7.0), 9.0 * motion_variance(real))
+    own = (real[0].mean(0), real[0].std(0))
+    assert motion_variance(real[0], standard=own).tolist() == pytest.approx([1.0])
+    assert motion_variance(0.5 * real[0], standard=own).tolist() == pytest.approx([0.25])
+
+
 def test_metric_classes_equal_functions_for_any_batch_split_and_repeat() -> None:
     ours, real = motion(seed=1), motion(seed=2)
     names = ["a", "b", "c", "d"]
@@ -129,6 +176,20 @@ def test_metric_classes_equal_functions_for_any_batch_split_and_repeat() -> None
 def test_pairwise_distance_equals_nested_loops() -> None:
     takes = motion(clips=3, frames=7)
     assert pairwise_distance(takes).item() == pytest.approx(pairwise_loop(takes.numpy()))
+
+
+def test_repeats_equally_far_from_each_other_by_hand() -> None:
+    """Ten repeats that stay on ten axes are sqrt(2) apart, and one that meets itself counts 0."""
+    takes = torch.eye(10)[:, None].expand(-1, 6, -1)
+    assert pairwise_distance(takes).item() == pytest.approx(2**0.5)
+    draws = torch.Generator().manual_seed(4)
+    first, second = (torch.randperm(10, generator=draws)[:5] for _ in range(2))
+    met = int((first != second).sum())
+    for size in (1.0, 3.0):
+        found = multimodality(
+            size * takes, pairs=5, generator=torch.Generator().manual_seed(4)
+        ).item()
+        assert found == pytest.approx(size * 2**0.5 * met / 5)
 
 
 def test_multimodality_expectation_and_limits() -> None:
@@ -183,11 +244,25 @@ def test_shapes_that_do_not_pair_are_refused() -> None:
         snd(torch.zeros(2, 9, 3), torch.zeros(3, 9, 3))
     with pytest.raises(ShapeError, match="mask"):
         snd(torch.zeros(2, 9, 3), torch.zeros(2, 9, 3), torch.ones(2, 8, dtype=torch.bool))
+    for distance in DISTANCES:
+        with pytest.raises(ShapeError, match="as many clips"):
+            distance(torch.zeros(2, 9, 3), torch.zeros(2, 9, 4))
+        with pytest.raises(ShapeError, match=r"\(T, D\) or \(B, T, D\)"):
+            distance(torch.zeros(9), torch.zeros(9))
+        with pytest.raises(ShapeError, match="at least 2 rows"):
+            distance(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3), torch.tensor([[True, False]]))
+    with pytest.raises(ShapeError, match="one flag a frame"):
+        multimodality(torch.zeros(3, 9, 2), torch.ones(8))
+    with pytest.raises(ShapeError, match="only the number of takes may differ"):
+        diversity_ratio(torch.zeros(2, 3, 9, 2), torch.zeros(1, 3, 9, 2))
 
 
 def test_normalised_confidence_reproduces_the_papers_rows() -> None:
     assert round(normalised_confidence(9.23, 7.80), 2) == 0.18
     assert round(normalised_confidence(2.03, 7.35), 2) == 0.72
     assert normalised_confidence(7.35, 7.35) == 0.0
+    # As far above as below, and twice as far off.
+    assert normalised_confidence(6.0, 4.0) == normalised_confidence(2.0, 4.0) == 0.5
+    assert normalised_confidence(8.0, 4.0) == 1.0
     with pytest.raises(ValueError, match="positive confidence"):
         normalised_confidence(1.0, 0.0)

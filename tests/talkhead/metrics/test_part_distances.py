@@ -100,6 +100,16 @@ def test_descriptor_distance_by_hand() -> None:
     assert both.tolist() == [3.0, 0.0]
 
 
+def test_twice_the_difference_costs_twice_or_four_times() -> None:
+    real, away = clips(2).flatten(2), 0.1 * clips(2, seed=1).flatten(2)
+    for form, cost in (("euclidean", 2.0), ("mean_square", 4.0)):
+        once, twice = (
+            descriptor_distance((real + k * away).double(), real.double(), form=form)  # type: ignore[arg-type]  # loops over the names
+            for k in (1, 2)
+        )
+        torch.testing.assert_close(twice, cost * once, rtol=1e-4, atol=0.0)
+
+
 def test_motion_share_by_hand() -> None:
     real = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
     assert float(motion_share(real, real)) == pytest.approx(1.0)

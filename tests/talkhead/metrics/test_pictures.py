@@ -56,6 +56,28 @@ def test_more_noise_scores_lower() -> None:
         assert values == sorted(values, reverse=True)
 
 
+def test_twice_the_error_costs_six_decibels() -> None:
+    real, noise = _clip(), 0.1 * (_clip(seed=2) - 0.5)
+    lost = psnr(real + noise, real) - psnr(real + 2 * noise, real)
+    assert float(lost) == pytest.approx(20 * math.log10(2), abs=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.1, 0.4, 0.9])
+def test_brightness_of_flat_pictures_by_hand(level: float) -> None:
+    real, ours = torch.full((2, 3, 16, 14), 0.5), torch.full((2, 3, 16, 14), level)
+    expected = (2 * 0.5 * level + 1e-4) / (0.25 + level**2 + 1e-4)
+    assert float(ssim(ours, real)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("contrast", [1.0, 0.5, 0.0, -1.0])
+def test_contrast_of_a_checkerboard_by_hand(contrast: float) -> None:
+    """The window's mean over the board is grey, its variance the square of the board's height."""
+    board = 0.2 * (1.0 - 2.0 * ((torch.arange(20)[:, None] + torch.arange(18)) % 2)).double()
+    real, ours = (0.5 + size * board.expand(1, 3, -1, -1) for size in (1.0, contrast))
+    expected = (2 * contrast * 0.04 + 9e-4) / ((1 + contrast**2) * 0.04 + 9e-4)
+    assert float(ssim(ours, real)) == pytest.approx(expected, abs=1e-4)
+
+
 @pytest.mark.parametrize(("kind", "function"), [(PSNR, psnr), (SSIM, ssim)])
 def test_mean_over_clips_counts_each_clip_once(
     kind: type[PSNR] | type[SSIM], function: object

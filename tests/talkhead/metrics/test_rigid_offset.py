@@ -128,6 +128,8 @@ def test_what_does_not_fit_is_refused() -> None:
         rigid_offsets(run(1, windows=(15,)))
     with pytest.raises(ShapeError, match="embeddings of 3 levels, got 2"):
         RigidOffset().update(run(1)[:2])
+    with pytest.raises(ShapeError, match=r"as many runs on every level, got \[2, 2, 1\]"):
+        rigid_offsets([*run(2)[:2], run(1)[2]])
     with pytest.raises(ConfigError, match="one of drop, zeros, balanced, got 'mirror'"):
         RigidOffset(edges="mirror")  # type: ignore[arg-type]  # the case under test
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -75,6 +77,38 @@ def test_each_distance_sees_its_own_fault(mean: torch.Tensor) -> None:
     shaky = score(sample(mean, 100, decay=0.2))
     expected = sum(DECAY**lag - 0.2**lag for lag in range(1, LAGS + 1)) / LAGS
     assert shaky["autocorrelation_distance"] == pytest.approx(expected, abs=0.02)
+
+
+def test_moments_of_known_difference_by_hand(mean: torch.Tensor) -> None:
+    true = truth(mean)
+    spread = true.autocovariance[0].sqrt()
+    perfect = process_distance(true, true)
+    assert {k: v.item() for k, v in perfect.items()} == pytest.approx(
+        dict.fromkeys(perfect, 0.0) | {"variance_ratio": 1.0}
+    )
+    shifted = process_distance(SequenceMoments(mean + 2.0 * spread, true.autocovariance), true)
+    assert shifted["mean_error"].item() == pytest.approx(2.0)
+    # One entry has a quarter of the power and one all of it: the geometric mean is a half.
+    tame = SequenceMoments(mean, true.autocovariance * torch.tensor([0.25, 1.0]))
+    found = process_distance(tame, true)
+    assert found["variance_ratio"].item() == pytest.approx(0.5)
+    assert found["log_spectral_distance"].item() == pytest.approx(10 * math.log10(4) / 2)
+    assert found["autocorrelation_distance"].item() == pytest.approx(0.0, abs=1e-12)
+    white = true.autocovariance.clone()
+    white[1:] = 0.0
+    found = process_distance(SequenceMoments(mean, white), true)
+    expected = sum(DECAY**lag for lag in range(1, LAGS + 1)) / LAGS
+    assert found["autocorrelation_distance"].item() == pytest.approx(expected)
+    assert found["variance_ratio"].item() == pytest.approx(1.0)
+
+
+def test_two_takes_by_hand() -> None:
+    """Frames 0, 2, 4 and 2, 0, 2: the means are 1, 1 and 3, the deviations -1, 1, 1 and their opposite."""
+    takes = torch.tensor([[0.0, 2.0, 4.0], [2.0, 0.0, 2.0]])[..., None]
+    found = SequenceMoments.from_takes(takes, 2)
+    assert found.mean.flatten().tolist() == [1.0, 1.0, 3.0]
+    # Mean products 1; -1 and 1; -1; twice as much without the bias of two takes.
+    assert found.autocovariance.flatten().tolist() == [2.0, 0.0, -2.0]
 
 
 def test_frozen_entries_are_left_out_and_shapes_checked(mean: torch.Tensor) -> None:

@@ -100,6 +100,15 @@ def test_offset_accuracy_counts_within_tolerance() -> None:
     assert out["mean_error"].item() == pytest.approx(5 / 3)
 
 
+def test_true_offsets_and_masks_must_fit() -> None:
+    metric, content = OffsetAccuracy(), embeddings(2, 40, 8)
+    for truth in (torch.zeros(2, 1), torch.zeros(1), torch.zeros(())):
+        with pytest.raises(ShapeError, match="one a clip"):
+            metric.update(content, content, truth)
+    with pytest.raises(ShapeError, match="one flag a frame"):
+        metric.update(content, content, torch.zeros(2), torch.ones(40, 2))
+
+
 def test_constant_embeddings_have_no_confidence_and_short_clips_are_refused() -> None:
     _, confidence = estimate_offset(offset_scores(torch.ones(40, 3), torch.ones(40, 3)))
     assert confidence.item() == pytest.approx(0.0, abs=1e-9)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import warnings
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,39 @@ def test_late_sound_has_a_negative_offset(late: int) -> None:
     assert result.offset.item() == -late
     # The suite's own measure has the opposite sign: by how much the sound lags.
     assert estimate_offset(offset_scores(audio, visual))[0].item() == late
+
+
+@pytest.mark.parametrize("late", [-2, 0, 1, 3])
+def test_scores_of_orthogonal_windows_by_hand(late: int) -> None:
+    """Unrelated unit vectors are sqrt(2) apart, the zeros beyond the ends 1."""
+    windows, reach = 12, 3
+    content = torch.eye(windows + 2 * reach, dtype=torch.float64)
+    visual, audio = content[reach:-reach], content[reach - late : reach - late + windows]
+    distances = [
+        (abs(s) + (0.0 if s == late else 2**0.5) * (windows - abs(s))) / windows
+        for s in range(-reach, reach + 1)
+    ]
+    nearest, median = abs(late) / windows, statistics.median(distances)
+    assert sync_distances(visual, audio, max_shift=reach)[0].tolist() == pytest.approx(
+        distances, abs=1e-5
+    )
+    for scale in (1.0, 3.0):
+        result = sync_scores(scale * visual, scale * audio, max_shift=reach)
+        assert result.offset.item() == -late
+        assert result.lse_d.item() == pytest.approx(scale * nearest, abs=1e-4)
+        assert result.lse_c.item() == pytest.approx(scale * (median - nearest), abs=1e-4)
+
+
+def test_what_only_the_pictures_hold_adds_to_the_distance_and_takes_confidence() -> None:
+    windows, reach, strange = 12, 3, 0.75
+    visual = torch.cat([torch.eye(windows), torch.full((windows, 1), strange)], dim=1).double()
+    audio = torch.cat([torch.eye(windows), torch.zeros(windows, 1)], dim=1).double()
+    result = sync_scores(visual, audio, max_shift=reach)
+    # Of the shifts 0, -1, 1, -2, 2, -3 and 3, the median distance is that of two frames.
+    median = (2 * (1 + strange**2) ** 0.5 + 10 * (2 + strange**2) ** 0.5) / windows
+    assert result.offset.item() == 0
+    assert result.lse_d.item() == pytest.approx(strange, abs=1e-5)
+    assert result.lse_c.item() == pytest.approx(median - strange, abs=1e-5)
 
 
 def test_an_offset_of_minus_one_is_sound_found_one_window_further_on() -> None:
