@@ -286,7 +286,7 @@ def _parts() -> dict[str, Case]:
 def gaze_network() -> GazeNet:
     """A small one that reads nothing but differs from picture to picture."""
     torch.manual_seed(0)
-    network = GazeNet(height=8, width=12, widths=[4, 8], dim=6)
+    network = GazeNet(height=8, width=12, widths=[4, 8], dim=6).eval()
     network.set_statistics(torch.tensor([0.3, 0.3, 0.0, 0.0]), torch.tensor([0.1, 0.1, 0.5, 0.5]))
     return network
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -25,9 +23,8 @@ from talkhead.metrics.part_distances import (
     normalised_mean_error,
     reading_distance,
 )
-from talkhead.networks.gaze import GazeNet
 from tests.oracles.landmarks import nme_loop
-from tests.ranks import run_ranks
+from tests.talkhead.metrics.cases import gaze_network
 
 DISTANCES = [(blink_distance, EYES, 32), (gaze_distance, IRISES, 10), (mouth_distance, MOUTH, 40)]
 
@@ -139,15 +136,8 @@ def test_refuses_what_does_not_fit() -> None:
         motion_share(torch.zeros(1, 3), torch.zeros(4, 3))
 
 
-def small() -> GazeNet:
-    torch.manual_seed(0)
-    network = GazeNet(height=8, width=12, widths=[4, 8], dim=6).eval()
-    network.set_statistics(torch.tensor([0.3, 0.3, 0.0, 0.0]), torch.tensor([0.1, 0.1, 0.5, 0.5]))
-    return network
-
-
 def test_reading_distance_is_that_of_what_the_network_reads() -> None:
-    network = small()
+    network = gaze_network()
     pictures = torch.rand(70, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
     others = pictures.flip(0)
     points = (0.5 + 0.3 * track(70)).float()
@@ -170,7 +160,7 @@ CLIPS = 5
 
 
 def scores(rows: list[int]) -> Tensor:
-    """Every class on some clips, synchronised when a group exists; clips come one or two at a time."""
+    """Every class on the clips of some numbers, which come in three batches."""
     generated, real = clips(CLIPS).float(), clips(CLIPS, seed=1).float()
     valid = torch.ones(CLIPS, 4, dtype=torch.bool)
     valid[2, 1:] = False
@@ -178,12 +168,10 @@ def scores(rows: list[int]) -> Tensor:
     parts: tuple[Part, ...] = ("eyes", "irises", "mouth")
     errors = [PartError(part) for part in parts]
     distances = [DescriptorDistance(), DescriptorDistance(standard, "mean_square")]
-    reading = ReadingDistance(small())
+    reading = ReadingDistance(gaze_network())
     pictures = torch.rand(CLIPS, 4, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     points = 0.5 + 0.3 * track(4).float()
     for part in (rows[:1], rows[1:3], rows[3:]):
-        if not part:
-            continue
         names = [f"clip{i}" for i in part]
         for error in errors:
             error.update(generated[part], real[part], valid[part], names)
@@ -209,17 +197,3 @@ def test_a_standard_divides_before_the_distance() -> None:
     metric = DescriptorDistance((torch.tensor([5.0, 5.0]), torch.tensor([3.0, 2.0])))
     metric.update(torch.tensor([[3.0, 2.0]]), torch.zeros(1, 2))
     assert metric.compute().item() == pytest.approx(2**0.5)
-
-
-def both_splits(rank: int, ranks: int) -> dict[str, Tensor]:
-    """Clips in turns with one repeated to fill up, and all but one on the first rank."""
-    turns = [i % CLIPS for i in range(rank, CLIPS + 1, ranks)]
-    return {"turns": scores(turns), "lonely": scores([[0, 1, 2, 3], [4]][rank])}
-
-
-def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    expected = scores(list(range(CLIPS)))
-    assert (expected > 0).all()
-    for got in run_ranks(both_splits, tmp_path):
-        for split in ("turns", "lonely"):
-            assert got[split].tolist() == pytest.approx(expected.tolist(), rel=1e-12)

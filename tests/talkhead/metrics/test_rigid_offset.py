@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +17,6 @@ from talkhead.metrics.rigid_offset import (
     rigid_offsets,
 )
 from tests.oracles.sync import balanced_offset
-from tests.ranks import run_ranks
 
 WINDOWS = (76, 36, 16)
 RUNS = [f"speaker{i}/clip@{80 * i}" for i in range(7)]
@@ -132,27 +129,3 @@ def test_what_does_not_fit_is_refused() -> None:
         rigid_offsets([*run(2)[:2], run(1)[2]])
     with pytest.raises(ConfigError, match="one of drop, zeros, balanced, got 'mirror'"):
         RigidOffset(edges="mirror")  # type: ignore[arg-type]  # the case under test
-
-
-def ranked(rank: int, ranks: int) -> dict[str, Any]:
-    """Runs shared unevenly with one on both ranks, and all of them on rank 0."""
-    levels = noise(7, seed=5)
-    shared, alone = RigidOffset(), RigidOffset()
-    rows = [[0, 1, 2, 3, 4], [4, 5, 6]][rank]
-    shared.update([(p[rows], a[rows]) for p, a in levels], [RUNS[i] for i in rows])
-    with warnings.catch_warnings():
-        # Rank 1 computes without an update: the case under test.
-        warnings.simplefilter("ignore", UserWarning)
-        if rank == 0:
-            alone.update(levels, RUNS)
-        both = {"shared": shared.compute(), "alone": alone.compute()}
-    return {name: {k: v.item() for k, v in out.items()} for name, out in both.items()}
-
-
-def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    metric = RigidOffset()
-    metric.update(noise(7, seed=5), RUNS)
-    expected = {k: v.item() for k, v in metric.compute().items()}
-    for found in run_ranks(ranked, tmp_path):
-        assert found["shared"] == expected
-        assert found["alone"] == expected

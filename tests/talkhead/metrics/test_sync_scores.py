@@ -3,8 +3,6 @@ from __future__ import annotations
 import math
 import statistics
 import warnings
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +17,6 @@ from talkhead.metrics.sync_scores import (
     sync_scores,
 )
 from tests.oracles.sync import mean_distances, scores
-from tests.ranks import run_ranks
 
 CLIPS = [f"speaker{i}/clip" for i in range(7)]
 
@@ -223,36 +220,6 @@ def test_batch_size_and_order_change_nothing() -> None:
         split.update(visual[rows], audio[rows], [CLIPS[i] for i in rows])
     expected = {k: v.item() for k, v in whole.compute().items()}
     assert {k: v.item() for k, v in split.compute().items()} == expected
-
-
-def ranked(rank: int, ranks: int) -> dict[str, Any]:
-    """Clips shared unevenly with one on both ranks, and all of them on rank 0."""
-    visual, audio = embeddings(7, 40, 8), embeddings(7, 40, 8, seed=1)
-    shared, alone, shifts = SyncScore(), SyncScore(), SyncOffsetAccuracy()
-    rows = [[0, 1, 2, 3, 4], [4, 5, 6]][rank]
-    shared.update(visual[rows], audio[rows], [CLIPS[i] for i in rows])
-    if rank == 0:
-        alone.update(visual, audio, CLIPS)
-    rows = [[0, 1], [2, 3, 4, 5, 6]][rank]
-    shifts.update(audio[rows], visual[rows], torch.zeros(len(rows)))
-    with warnings.catch_warnings():
-        # Rank 1 computes without an update of its own: the case under test.
-        warnings.simplefilter("ignore", UserWarning)
-        lonely = alone.compute()
-    return {"shared": shared.compute(), "alone": lonely, "shifts": shifts.compute()}
-
-
-def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    visual, audio = embeddings(7, 40, 8), embeddings(7, 40, 8, seed=1)
-    whole, shifts = SyncScore(), SyncOffsetAccuracy()
-    whole.update(visual, audio, CLIPS)
-    shifts.update(audio, visual, torch.zeros(7))
-    expected = {k: v.item() for k, v in whole.compute().items()}
-    for part in run_ranks(ranked, tmp_path):
-        for name in ("shared", "alone"):
-            assert {k: v.item() for k, v in part[name].items()} == expected
-        for name, value in shifts.compute().items():
-            assert part["shifts"][name].item() == pytest.approx(value.item())
 
 
 def test_offset_accuracy_knows_late_sound_as_positive() -> None:
