@@ -98,19 +98,34 @@ def _motion(space: str) -> list[Claim]:
 
 SEAM = 1.2
 """A jump of at most this ratio is not told apart from ordinary motion."""
+
+
+def _smooth(variant: str, without: str, network: str = "") -> list[Claim]:
+    """Claims about seams of a prior trained with editing and of one trained without."""
+    with_editing, jump = Side(variant, "edit_jump[code]"), Side(without, "edit_jump[code]")
+    return [
+        Claim(
+            f"No jump where windows meet{network}", "3.3", Side(variant, "border_jump[code]"), SEAM
+        ),
+        Claim(
+            f"No jump around edited frames, with editing in training{network}",
+            "figure V",
+            with_editing,
+            SEAM,
+        ),
+        Claim(
+            f"A jump around edited frames, without editing in training{network}",
+            "figure 7",
+            SEAM,
+            jump,
+        ),
+    ]
+
+
 _SMOOTH = [
-    Claim(
-        "No jump where windows meet", "3.3", Side("diffusion", "border_jump[code]"), SEAM
-    ),
-    Claim(
-        "No jump around edited frames, with editing in training",
-        "figure V", Side("diffusion", "edit_jump[code]"), SEAM,
-    ),
-    Claim(
-        "A jump around edited frames, without editing in training",
-        "figure 7", SEAM, Side("no_editing", "edit_jump[code]"),
-    ),
-]  # fmt: skip
+    *_smooth("diffusion", "no_editing"),
+    *_smooth("v", "v_no_editing", ", v predicted"),
+]
 
 
 def _driven(mode: str, score: str, variant: str = "full") -> Side:

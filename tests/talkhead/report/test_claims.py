@@ -59,6 +59,8 @@ def test_claims_are_chosen_by_stage_and_variants() -> None:
     priors = claims_for(runs(diffusion=[1.0], ar=[2.0]))
     assert {claim.source for claim in priors} >= {"table 2", "figure V"}
     assert not any("guidance_10" in str(claim.more) for claim in priors)
+    seams = claims_for(runs(v=[1.0], v_no_editing=[2.0]))
+    assert [claim.text.endswith(", v predicted") for claim in seams] == [True] * 3
     split = [
         result(variant, stage="lip_disentangle", metrics={"leakage_lip_from_nonlip": 0.1})
         for variant in ("full", "no_bank")
