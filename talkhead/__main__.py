@@ -121,7 +121,12 @@ def readable(error: BaseException, args: Sequence[str]) -> str | None:
     if isinstance(error, TalkheadError):
         return str(error)
     if isinstance(
-        error, FileNotFoundError | PermissionError | NotADirectoryError | IsADirectoryError
+        error,
+        FileNotFoundError
+        | FileExistsError
+        | PermissionError
+        | NotADirectoryError
+        | IsADirectoryError,
     ):
         return f"{error.filename or 'a file'}: {error.strerror or error}; check the path and its rights."
     return None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,13 +172,16 @@ def evaluate(options: argparse.Namespace, command: str, landmarker: str) -> str:
     from datamodules.shard_io import write_text_atomic
     from talkhead.evaluation.judges import JudgeFiles, Judges
     from talkhead.evaluation.measure import Measurement, MeasureOptions
-    from talkhead.evaluation.summary import clips_csv, summarise, table
+    from talkhead.evaluation.scores import MotionSpace
+    from talkhead.evaluation.summary import summarise, table
+    from talkhead.report.results import clips_csv
 
     files = JudgeFiles(**{f.name: getattr(options, f.name) for f in fields(JudgeFiles)})
     settings = MeasureOptions(options.size, options.face_share, options.fid_every)
     judges = Judges.load(files, settings.size)  # fails here and not in every worker
     tracker = make_landmarker(landmarker).name
     task = Task(files, settings, landmarker, options.out / "clips")
+    prepared = None if options.motion_space is None else _prepared_space(options.motion_space)
     work, unpaired = _plan(options, task, tracker)
     _measure_all(work, task, options.workers, judges)
     done = [pair for pair in work.pairs if pair.name not in work.left_out]
@@ -193,9 +197,9 @@ def evaluate(options: argparse.Namespace, command: str, landmarker: str) -> str:
         return found
 
     names = [pair.name for pair in done]
-    space = _motion_space(options.motion_space, names, load)
+    space = prepared or MotionSpace.of_clips(names, lambda name: load(name).reference)
     summary = summarise(names, load, space, options.training_confidence)
-    summary.missing = _missing(files, summary)
+    summary.missing = _missing(files, summary, options.training_confidence)
     result = _result(options, command, tracker, work, summary, judges, files, space)
     result.write(options.out / "metrics.json")
     write_text_atomic(options.out / "per_clip.csv", clips_csv(summary.per_clip))
@@ -210,8 +214,8 @@ def _check(options: argparse.Namespace) -> None:
         folder: Path = getattr(options, name)
         if not folder.is_dir():
             raise ConfigError(f"--{name}: expected a folder of videos, found none at {folder}.")
-    if options.generated.resolve() == options.out.resolve():
-        raise ConfigError("--out: expected another folder than --generated.")
+        if folder.resolve() == options.out.resolve():
+            raise ConfigError(f"--out: expected another folder than --{name}.")
     if not 64 <= options.size <= 1024:
         raise ConfigError(f"--size: expected 64 to 1024 pixels, got {options.size}.")
     if not 0.2 <= options.face_share <= 0.8:
@@ -220,6 +224,16 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError(
             f"expected --fid-every of at least 1 and --workers of at least 0, got {options.fid_every} "
             f"and {options.workers}."
+        )
+    confidence = options.training_confidence
+    if confidence is not None and not 0.0 < confidence < math.inf:
+        raise ConfigError(
+            f"--training-confidence: expected a mean confidence above 0, got {confidence:g}."
+        )
+    if confidence is not None and options.syncnet is None:
+        raise ConfigError(
+            "--training-confidence: N_c needs confidences of the generated videos as well; give --syncnet, "
+            "the network that measured it."
         )
 
 
@@ -282,25 +296,23 @@ def _measure_all(work: Work, task: Task, workers: int, judges: Judges) -> None:
             progress.update(bar, advance=1, description=label)
 
 
-def _motion_space(
-    prepared: Path | None, names: Sequence[str], load: Callable[[str], Measurement]
-) -> MotionSpace:
-    """Descriptors of a prepared set, or fitted on the real clips."""
+def _prepared_space(folder: Path) -> MotionSpace:
+    """Descriptors of a prepared set; its fingerprint and not its place tells it from others."""
     import torch
 
+    from datamodules.shards import PreparedSet
     from talkhead.evaluation.scores import MotionSpace
 
-    if prepared is None:
-        return MotionSpace.of_clips(names, lambda name: load(name).reference)
-    from datamodules.shards import PreparedSet
-
-    known = PreparedSet(prepared)
+    known = PreparedSet(folder)
     stats = known.motion_stats()
     standard = (torch.from_numpy(stats.mean), torch.from_numpy(stats.std))
-    return MotionSpace(known.motion_model(), standard, f"prepared set {prepared}")
+    source = f"prepared set {known.dataset}, fingerprint {known.data_fingerprint[:12]}"
+    return MotionSpace(known.motion_model(), standard, source)
 
 
-def _missing(files: JudgeFiles, summary: Summary) -> dict[str, str]:
+def _missing(
+    files: JudgeFiles, summary: Summary, training_confidence: float | None
+) -> dict[str, str]:
     """Metrics without weights, and what weights there were for but nothing to judge."""
     out = {
         name: reason
@@ -309,6 +321,8 @@ def _missing(files: JudgeFiles, summary: Summary) -> dict[str, str]:
     }
     if files.syncnet is not None and not any("sync_" in name for name in summary.metrics):
         out["sync_*"] = "no clip with sound is long enough"
+    elif files.syncnet is not None and training_confidence is None:
+        out["sync_nlse"] = "give --training-confidence, of the method's training set"
     if files.rigid_syncer is not None and not any("rigid_" in name for name in summary.metrics):
         out["rigid_offset_*"] = "no clip with sound has a whole run of frames"
     out["multimodality"] = "needs several generated videos of one speech"
@@ -326,9 +340,9 @@ def _result(
     space: MotionSpace,
 ) -> Any:
     """The run in the suite's result format."""
-    from talkhead.evaluation.summary import unit_of
     from talkhead.geometry.crop import crop_policy
     from talkhead.report.results import DataInfo, RunResult
+    from talkhead.report.units import unit_of
     from talkhead.specs import FPS, SAMPLE_RATE_HZ
 
     real = sorted(work.digests[p.reference] for p in work.pairs if p.name not in work.left_out)
@@ -391,6 +405,8 @@ def _facts(result: Any, work: Work, unpaired: Sequence[str], summary: Summary) -
         for row in rows
         if abs(row["frames_generated"] - row["frames_reference"]) > 1
     ]
+    if settings["fid_every"] > 1:
+        facts["frames of FID and CSIM"] = f"one in {settings['fid_every']}"
     if uneven:
         facts["cut to the common part"] = shortened(uneven) + " frames (generated and real)"
     apart = [row["clip"] for row in rows if row["box"] == "own"]

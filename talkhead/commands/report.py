@@ -26,6 +26,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     if options.out is None:
         raise ConfigError("--out: expected a folder for the report; give --out DIR.")
+    if options.space and not options.template:
+        raise ConfigError("--space chooses among the columns of templates; add --template NAME.")
     videos = _videos(options.video)
     plots = not options.no_plots
     if options.template:

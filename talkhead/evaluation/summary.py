@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +19,10 @@ from talkhead.evaluation.scores import (
     scores_shuffled,
 )
 from talkhead.metrics.confidence import normalised_confidence
-from talkhead.metrics.rigid_offset import frame_ms
-from talkhead.networks.rigid_syncer import MAX_LEVELS
 from talkhead.report.results import MetricName
 from talkhead.report.tables import ARROWS, direction_of
+from talkhead.report.units import unit_of
 from talkhead.stages.motion_evaluation import derangement, row_means
-from talkhead.time_pyramid import window_ms
 
 ROWS = ("", "gt", "floor", "shuffled")
 """The generated videos; the real ones in their place; real halves against each other; other real clips."""
@@ -36,39 +32,6 @@ TITLES = {
     "floor": "real halves (floor)",
     "shuffled": "other real clips",
 }
-UNITS: Mapping[str, str] = {
-    "psnr": "dB",
-    "ssim": "-1…1",
-    "lpips": "≥ 0",
-    "fid": "≥ 0",
-    "frechet": "≥ 0",
-    "csim": "-1…1",
-    "sync_confidence": "embedding units",
-    "sync_distance": "embedding units",
-    "sync_offset": "frames of 40 ms",
-    "sync_signed_offset": "frames of 40 ms",
-    "sync_nlse": "share",
-    **{f"rigid_offset_{window_ms(i)}ms": f"frames of {frame_ms(i)} ms" for i in range(MAX_LEVELS)},
-    **{f"rigid_confidence_{window_ms(i)}ms": "cosine" for i in range(MAX_LEVELS)},
-    "lmd_mouth": "",
-    "lmd_frontal": "",
-    "lmd_face": "",
-    "blink_distance": "eye distances",
-    "gaze_distance": "eye distances",
-    "mouth_distance": "eye distances",
-    "expression_distance": "deviations",
-    "pose_distance": "deviations",
-    "blink_rate": "Hz",
-    "jitter": "",
-    "silence_motion": "eye distances/s",
-    "var": "variances",
-    "fid_fm": "variances",
-    "fid_dfm": "variances",
-    "snd": "variances",
-    "found": "share of frames",
-}
-"""Unit by the base name of a metric; empty where the name's brackets say it."""
-_IN_BRACKETS = {"px256": "px at 256", "inter_ocular": "eye distances"}
 
 
 @dataclass
@@ -167,19 +130,6 @@ def _relative_confidence(metrics: Mapping[str, float], training: float) -> dict[
     return out
 
 
-def clips_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One line a clip, one column a fact or score; scores a clip does not have stay empty."""
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n", restval="")
-    writer.writeheader()
-    writer.writerows(
-        {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
-        for row in rows
-    )
-    return out.getvalue()
-
-
 def table(summary: Summary, facts: Mapping[str, str]) -> str:
     """Markdown: what was measured on what, one line a metric, then what is missing.
 
@@ -198,16 +148,29 @@ def table(summary: Summary, facts: Mapping[str, str]) -> str:
     lines += [
         "",
         "Mean ± standard deviation over clips; a value without ± is of all clips at once.",
+        *_biases(summary),
     ]
     lines += [f"Missing: {name}: {reason}" for name, reason in summary.missing.items()]
     return "\n".join(lines) + "\n"
 
 
-def unit_of(name: str) -> str:
-    """Unit of a metric by its full name; empty when it has none."""
-    parsed = MetricName.parse(name)
-    base = parsed.base.removesuffix("_pooled")
-    return UNITS.get(base, "") or _IN_BRACKETS.get(parsed.space, "")
+def _biases(summary: Summary) -> list[str]:
+    """What the Fréchet distances owe to the number of frames they are of."""
+    frames = [row["frames"] for row in summary.per_clip]
+    bases = {MetricName.parse(name).base for name in summary.metrics}
+    lines = []
+    if "fid_fm" in bases:
+        lines.append(
+            "fid_fm, fid_dfm and snd are per video and biased upwards, the more the fewer its frames (here "
+            f"{min(frames)} to {max(frames)}, half as many in the floor's halves): compare clips of equal "
+            "length, beside the floor."
+        )
+    if bases & {"fid", "frechet"}:
+        lines.append(
+            f"fid and frechet are biased upwards, the more the fewer the frames (here {sum(frames)} a side, "
+            "fewer with --fid-every, half as many in the floor): compare equal counts of the same clips."
+        )
+    return lines
 
 
 def _without_reference(name: str) -> str:

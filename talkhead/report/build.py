@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from talkhead.errors import DataError
 from talkhead.report import published
@@ -100,10 +101,13 @@ def _motion_tables(group: Sequence[RunResult], space: str, used: set[str]) -> li
         return []
     used |= {str(MetricName(c, ref, space)) for c in columns for ref in ("", *REFERENCES)}
     where = f" [{space}]" if space else ""
-    note = (
+    notes = [
         "Paper columns: VoxCeleb2, 67 face-model coefficients, not standardised; compare "
-        "orderings, not values."
-    )
+        "orderings, not values.",
+        "FID_fm, FID_Δfm and SND are per video and biased upwards, the more the fewer its frames (here "
+        f"{_frames_a_clip(group):.0f} on average, half as many in the floor's halves): compare clips of "
+        "equal length, beside the floor.",
+    ]
     guided = [r for r in group if guidance_of(r.variant) is not None]
     plain = [r for r in group if guidance_of(r.variant) is None]
     tables = []
@@ -112,13 +116,13 @@ def _motion_tables(group: Sequence[RunResult], space: str, used: set[str]) -> li
         rows += _variant_rows(plain, columns, space, published.TABLE_2)
         rows += _published_rows(published.TABLE_2, {r.paper.method for r in rows if r.paper})
         title = f"Variance and naturalness of generated motion{where} (paper 1, table 2)"
-        tables.append(Table(title, columns, rows, group_header(plain), space, main, [note]))
+        tables.append(Table(title, columns, rows, group_header(plain), space, main, notes))
     if guided:
         guided.sort(key=lambda r: guidance_of(r.variant) or 0.0)
         rows = _reference_rows(group, columns, space)
         rows += _variant_rows(guided, columns, space, published.TABLE_I)
         title = f"Guidance factor{where} (paper 1, table I)"
-        tables.append(Table(title, columns, rows, group_header(guided), space, main, [note]))
+        tables.append(Table(title, columns, rows, group_header(guided), space, main, notes))
     return tables
 
 
@@ -139,7 +143,13 @@ def _sync_tables(group: Sequence[RunResult], used: set[str]) -> list[Table]:
             paper, note = columns, "Paper columns: VoxCeleb2, SyncNet and Inception of the paper."
         else:
             paper, note = [], f"The paper's judge is another network than {space or 'this one'}."
-        tables.append(Table(title, columns, rows, group_header(group), space, paper, [note]))
+        notes = [note]
+        if "fid" in columns:
+            notes.append(
+                f"FID is biased upwards, the more the fewer the frames (here {group[0].data.frames} at most "
+                "a side): compare equal counts of the same clips."
+            )
+        tables.append(Table(title, columns, rows, group_header(group), space, paper, notes))
     return tables
 
 
@@ -280,6 +290,31 @@ def group_header(group: Sequence[RunResult]) -> dict[str, str]:
         "data": f"{first.dataset} ({kind}), split {first.split}, {first.clips} clips, "
         f"{first.frames} frames, fingerprint {first.data_fingerprint[:12]}",
         "extractor": group[0].extractor,
+        **_measured_how(group[0].settings),
         "seeds": f"{len(seeds)} ({', '.join(map(str, seeds))}); mean ± sample standard deviation",
         "command": f"`{commands[0]}`{more}",
     }
+
+
+def _measured_how(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Rate, crop, motion space and judges, as far as a result notes them."""
+    facts = {}
+    if "fps" in settings:
+        facts["rate"] = f"{settings['fps']} fps"
+    if "crop" in settings:
+        facts["crop"] = str(settings["crop"])
+    if settings.get("fid_every", 1) > 1:
+        facts["frames of FID and CSIM"] = f"one in {settings['fid_every']}"
+    if "motion_space" in settings:
+        facts["motion descriptors"] = str(settings["motion_space"])
+    if settings.get("judges"):
+        facts["judges"] = ", ".join(f"{k} ({v})" for k, v in settings["judges"].items())
+    if settings.get("digests"):
+        digests = (f"{name} {str(digest)[:12]}" for name, digest in settings["digests"].items())
+        facts["files of the judges"] = ", ".join(digests)
+    return facts
+
+
+def _frames_a_clip(group: Sequence[RunResult]) -> float:
+    """Mean length of the clips in frames."""
+    return group[0].data.frames / max(1, group[0].data.clips)

@@ -14,6 +14,9 @@ from talkhead.media.encode import write_png
 
 Picture = NDArray[np.uint8]
 
+SHEET_FRAMES = 16
+"""Frames shown at most."""
+
 
 def frame_grid(frames: Picture, columns: int, gap: int = 2) -> Picture:
     """Frames ``(N, H, W, 3)`` uint8 row by row on white, ``(rows H + gaps, columns W + gaps, 3)``.
@@ -77,7 +80,7 @@ def contact_sheet(
     source: Picture | Sequence[Picture] | Path | str,
     path: Path | str,
     *,
-    count: int = 16,
+    count: int = SHEET_FRAMES,
     columns: int = 8,
 ) -> Path:
     """Write a grid of evenly spread frames.

@@ -11,12 +11,14 @@ A metric's name says where it was measured, in brackets: ``snd[code]`` in learne
 ``snd[readout]`` on descriptors read out linearly, ``snd[retracked]`` on rendered and re-tracked
 frames. ``floor/snd[readout]`` is the same number for a reference instead of the model: ``gt`` (real
 motion), ``floor`` (real against real), ``mean`` (the training mean repeated), ``shuffled`` (real
-motion of other clips). Numbers that could not be computed are ``null``. ``settings``, which only
-``talkhead evaluate`` writes, says what was measured how: units, crop, rate, judges and their digests.
+motion of other clips). Numbers that could not be computed are ``null``. ``settings`` says what was
+measured how: units, rates and crop; of ``talkhead evaluate`` judges with their digests as well.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import re
@@ -90,10 +92,11 @@ class RunResult:
     def comparable(self) -> tuple[str, str, str, str]:
         """Results may share a table when these agree: data, split, extractor, and how it was measured.
 
-        The last is the digest of crop, judges and motion space of ``talkhead evaluate``; a stage's own
-        test has no such settings, and its ``config_digest`` is of what the rows of a table vary.
+        The last is the digest of crop, judges and motion space of ``talkhead evaluate``; the
+        ``config_digest`` of a stage's own test is of what the rows of a table vary, and its crop and rates
+        are the data's.
         """
-        measured = self.config_digest if self.settings else ""
+        measured = self.config_digest if self.stage == "evaluate" else ""
         return (self.data.data_fingerprint, self.data.split, self.extractor, measured)
 
     def to_json(self) -> dict[str, Any]:
@@ -219,3 +222,16 @@ def find_results(folders: Iterable[Path | str]) -> list[RunResult]:
             f"no {FILE_NAME} below {', '.join(map(str, named))}; run talkhead test or ablate first."
         )
     return [RunResult.read(file) for file in found]
+
+
+def clips_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """One line a clip, one column a fact or score; scores a clip does not have stay empty."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(
+        {k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
+        for row in rows
+    )
+    return out.getvalue()

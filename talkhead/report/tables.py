@@ -13,6 +13,7 @@ from typing import Literal
 from talkhead.report.published import PublishedRow
 from talkhead.report.results import MetricName
 from talkhead.report.templates import Direction
+from talkhead.report.units import unit_of
 
 ARROWS: Mapping[Direction, str] = {
     "lower": "↓",
@@ -173,9 +174,16 @@ class Table:
             lines += ["", *(f"*{note}*" for note in self.notes)]
         return "\n".join(lines) + "\n"
 
+    def _heading(self, column: str) -> str:
+        """A metric's name, what is better, and its unit where there is room for it."""
+        unit = unit_of(column) if self.transposed else ""
+        return f"{label(column)} {ARROWS[self.direction(column)]}".strip() + (
+            f" ({unit})" if unit else ""
+        )
+
     def _grid(self) -> list[list[str]]:
         """Heading and rows as text."""
-        heads = [f"{label(c)} {ARROWS[self.direction(c)]}".strip() for c in self.columns]
+        heads = [self._heading(column) for column in self.columns]
         grid = [["variant", *heads, *(f"{label(c)}, paper" for c in self.paper_columns)]]
         best = {c: self.best(c) for c in self.columns}
         for row in self.rows:
@@ -224,11 +232,14 @@ def write_csv(tables: Iterable[Table]) -> str:
             "mean",
             "std",
             "seeds",
+            "unit",
             "direction",
             "paper",
             "paper_dataset",
             "data",
             "extractor",
+            "rate",
+            "crop",
         ]
     )
     for table in tables:
@@ -249,11 +260,14 @@ def write_csv(tables: Iterable[Table]) -> str:
                         csv_number(cell.mean),
                         csv_number(cell.std),
                         len(cell.values),
+                        unit_of(column),
                         table.direction(column),
                         "" if shown is None else shown,
                         "" if shown is None or row.paper is None else row.paper.dataset,
                         table.header["data"],
                         table.header["extractor"],
+                        table.header.get("rate", ""),
+                        table.header.get("crop", ""),
                     ]
                 )
     return out.getvalue()

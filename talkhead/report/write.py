@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from talkhead.errors import DataError, MissingDependencyError
+from talkhead.errors import ConfigError, DataError, MissingDependencyError
 from talkhead.report import claims
 from talkhead.report import plots as draw
 from talkhead.report.build import build_tables, comparable_groups
-from talkhead.report.contact_sheet import contact_sheet
+from talkhead.report.contact_sheet import SHEET_FRAMES, Picture, contact_sheet, video_frames
 from talkhead.report.published import MULTIMODALITY, guidance_of, published_rows
 from talkhead.report.results import MetricName, RunResult, find_results
 from talkhead.report.samples import FILE_NAME as SAMPLES_NAME
@@ -20,7 +21,7 @@ from talkhead.report.tables import Table, write_csv
 from talkhead.report.template_figures import DrawnFigure
 from talkhead.report.template_figures import draw as draw_figure
 from talkhead.report.template_tables import FilledTable, fill
-from talkhead.report.templates import chosen
+from talkhead.report.templates import Template, chosen
 from talkhead.report.tsne import plot_tsne
 
 
@@ -67,14 +68,15 @@ def write_report(
     target = Path(out)
     results = find_results(folders)
     tables = build_tables(results)
-    target.mkdir(parents=True, exist_ok=True)
     report = Report(target / "table.md", target / "table.csv")
+    named = _named_frames(videos or {}, report) if plots else {}
+    target.mkdir(parents=True, exist_ok=True)
     if plots:
         try:
             _all_plots(results, target / "plots", report)
         except MissingDependencyError as error:
             report.left_out.append(str(error))
-        _all_sheets(results, videos or {}, target / "sheets", report)
+        _all_sheets(results, named, target / "sheets", report)
     _write_text(report.csv, write_csv(tables))
     _write_text(report.markdown, _markdown(tables, results, report))
     return report
@@ -108,12 +110,14 @@ def write_templates(
         videos: Variant -> video whose frames figure 6 of paper 1 shows.
 
     Raises:
-        ConfigError: No template of a name.
-        DataError: No results below the folders, broken ones, or two for one variant and seed.
+        ConfigError: No template of a name, or no result in a space.
+        DataError: No results below the folders, broken ones, or two for one variant and seed; a broken
+            video.
     """
     target, written = Path(out), TemplateFiles()
     wanted = chosen(patterns)
     results = find_results(folders) if folders else []
+    _check_before_writing(wanted, results, spaces, videos or {} if plots else {})
     for template in wanted:
         place = target / f"{template.name}.md"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +138,28 @@ def write_templates(
         _write_text(place.with_suffix(".csv"), filled.csv())
         written.files += [place, place.with_suffix(".csv")]
     return written
+
+
+def _check_before_writing(
+    wanted: Sequence[Template],
+    results: Sequence[RunResult],
+    spaces: Collection[str],
+    videos: Mapping[str, Path],
+) -> None:
+    """Refuse what the last of several templates would be refused for, before the first is written."""
+    known = {MetricName.parse(name).space for result in results for name in result.metrics} - {""}
+    for space in spaces:
+        if space not in known:
+            raise ConfigError(
+                f"--space: no result was measured in '{space}'; there are "
+                f"{', '.join(sorted(known)) or 'none'}."
+            )
+    for template in wanted:
+        comparable_groups(result for result in results if result.stage in template.stages)
+    if any(template.plot == "frames" for template in wanted):
+        for path in videos.values():
+            with contextlib.suppress(MissingDependencyError):  # the figure is left out for it
+                video_frames(path, 1)
 
 
 def _markdown(tables: Sequence[Table], results: Sequence[RunResult], report: Report) -> str:
@@ -191,23 +217,34 @@ def _all_plots(results: Sequence[RunResult], folder: Path, report: Report) -> No
         report.plots += [path for path in made if path is not None]
 
 
+def _named_frames(videos: Mapping[str, Path], report: Report) -> dict[str, Picture]:
+    """Frames of the videos that were named; none without PyAV.
+
+    Raises:
+        DataError: One of them is broken.
+    """
+    try:
+        return {name: video_frames(path, SHEET_FRAMES) for name, path in videos.items()}
+    except MissingDependencyError as error:
+        report.left_out.append(str(error))
+        return {}
+
+
 def _all_sheets(
-    results: Sequence[RunResult], videos: Mapping[str, Path], folder: Path, report: Report
+    results: Sequence[RunResult], named: Mapping[str, Picture], folder: Path, report: Report
 ) -> None:
     """Frames of the newest sample video of each run, and of the videos that were named.
 
-    Raises:
-        DataError: A named video is broken; a run's own is left out.
+    A broken video of a run is left out.
     """
-    for name, path in [*_run_videos(results).items(), *videos.items()]:
+    sources: list[tuple[str, Path | Picture]] = [*_run_videos(results).items(), *named.items()]
+    for name, source in sources:
         try:
-            report.sheets.append(contact_sheet(path, folder / f"{_slug(name)}.png"))
+            report.sheets.append(contact_sheet(source, folder / f"{_slug(name)}.png"))
         except MissingDependencyError as error:
             report.left_out.append(str(error))
             return
         except DataError as error:
-            if name in videos:
-                raise
             report.left_out.append(str(error))
 
 

@@ -90,6 +90,8 @@ def test_errors_become_one_line(
     assert "MiB free" in message
     code, message = fails_with(FileNotFoundError(errno.ENOENT, "No such file", "a.wav"))
     assert (code, message.startswith("error: a.wav: No such file")) == (2, True)
+    code, message = fails_with(FileExistsError(errno.EEXIST, "File exists", "report"))
+    assert (code, message.startswith("error: report: File exists")) == (2, True)
 
 
 def test_a_full_disk_shows_through_other_errors(

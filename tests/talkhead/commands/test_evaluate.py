@@ -56,7 +56,7 @@ def test_clips_against_themselves_give_the_perfect_row(clips: Path, tmp_path: Pa
     assert len(settings["digests"]["syncnet"]) == 64
     assert settings["units"]["lmd_mouth[px256]"] == "px at 256"
     assert settings["spread"]["psnr"] == {"std": 0.0, "clips": 2}
-    assert set(settings["missing"]) >= {"lpips[alex]", "fid[inception_v3]"}
+    assert set(settings["missing"]) >= {"lpips[alex]", "fid[inception_v3]", "sync_nlse"}
     rows = list(csv.DictReader((tmp_path / "out" / "per_clip.csv").read_text().splitlines()))
     assert [row["clip"] for row in rows] == ["a", "deep/b"]
     text = (tmp_path / "out" / "table.md").read_text()
@@ -66,7 +66,10 @@ def test_clips_against_themselves_give_the_perfect_row(clips: Path, tmp_path: Pa
     assert "- unfit judge: gt/sync_offset[syncnet] is" in text
     assert result.data.synthetic
     report = write_report([tmp_path / "out"], tmp_path / "report", plots=False)
-    assert "psnr" in report.markdown.read_text()
+    written = report.markdown.read_text()
+    assert "| psnr ↑ (dB) |" in written
+    assert "- rate: 25 fps\n- crop: 64 px, fixed_box:0.5, of the real video\n" in written
+    assert f"- files of the judges: syncnet {settings['digests']['syncnet'][:12]}\n" in written
 
 
 def test_copies_are_worse_in_the_way_they_were_spoiled(clips: Path, tmp_path: Path) -> None:
@@ -161,11 +164,17 @@ def test_bad_options_are_refused(
         (["--face-share", "0.9"], r"0\.2 to 0\.8"),
         (["--fid-every", "0"], "at least 1"),
         (["--sface", "absent.onnx"], "absent.onnx"),
+        (["--motion-space", "absent"], "expected a prepared set in absent"),
+        (["--training-confidence", "0", "--syncnet", "x"], "above 0, got 0"),
+        (["--training-confidence", "nan", "--syncnet", "x"], "above 0, got nan"),
+        (["--training-confidence", "7.35"], "give --syncnet"),
     ):
         with pytest.raises((ConfigError, DataError), match=message):
             score(clips, tmp_path / "out", *words)
-    with pytest.raises(ConfigError, match="another folder"):
-        score(clips, clips / "same")
+        assert not (tmp_path / "out").exists()
+    for folder in ("same", "real"):
+        with pytest.raises(ConfigError, match="another folder"):
+            score(clips, clips / folder)
     absent = ["evaluate", "--generated", "absent", "--reference", "absent", "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as stopped:
         main(absent)

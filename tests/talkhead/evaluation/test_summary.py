@@ -11,11 +11,11 @@ from talkhead.evaluation.measure import Measurement
 from talkhead.evaluation.scores import MotionSpace, scores_against
 from talkhead.evaluation.summary import (
     Summary,
-    clips_csv,
     summarise,
     table,
-    unit_of,
 )
+from talkhead.report.results import clips_csv
+from talkhead.report.units import unit_of
 from tests.talkhead.evaluation.faces import side
 
 CLIPS = {
@@ -80,6 +80,8 @@ def test_table_names_units_directions_and_what_is_missing(summary: Summary) -> N
     pooled = next(x for x in lines if x.startswith("| fid[inception] ↓"))
     assert "±" not in pooled
     assert lines[-1] == "Missing: lpips[alex]: give --lpips"
+    assert "fewer its frames (here 60 to 60, half as many in the floor's halves)" in text
+    assert "the fewer the frames (here 180 a side" in text
     assert all(len(x.split("|")) == 8 for x in lines if x.startswith("|"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -165,11 +166,32 @@ def test_command_lists_templates_and_needs_something_to_do(
         (["--template=ms_sync/table1"], "give --out DIR"),
         ([out, "--template=table1"], "no template 'table1'"),
         ([out, "--template=ms_sync/table1", "--video=x"], "expected VARIANT=FILE"),
+        (
+            [out, "--template=ms_sync/table1", "--space=x"],
+            "no result was measured in 'x'; there are none",
+        ),
+        ([out, "--space=x", str(tmp_path)], "add --template NAME"),
     ):
         with pytest.raises(ConfigError, match=message):
             report.main(args)
     assert report.main([out, "--template=ms_sync/table1"]) == 0
     assert "talkhead: `ms_sync`" in (tmp_path / "out" / "ms_sync" / "table1.md").read_text()
+
+
+def test_nothing_is_written_when_the_last_template_is_refused(runs: Path, tmp_path: Path) -> None:
+    result("mine", stage="evaluate", metrics={"fid[x]": 1.0}).write(tmp_path / "a" / "metrics.json")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    names = ["diffusion_prior/table2", "ms_sync/table3"]
+    with pytest.raises(DataError, match="two results for variant 'mine', seed 0"):
+        write_templates([runs, tmp_path / "a", tmp_path / "b"], tmp_path / "out", names)
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    names = ["diffusion_prior/table2", "diffusion_prior/figure6"]
+    with pytest.raises(DataError, match="holds no readable video"):
+        write_templates([runs], tmp_path / "out", names, videos={"diffusion": broken})
+    with pytest.raises(DataError, match="holds no readable video"):
+        write_report([runs], tmp_path / "out", videos={"diffusion": broken})
+    assert not (tmp_path / "out").exists()
 
 
 def test_figures_are_left_out_without_matplotlib_or_plots(

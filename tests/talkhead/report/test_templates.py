@@ -16,7 +16,6 @@ import yaml
 from talkhead import stages
 from talkhead.driving import MODES, DrivingScores
 from talkhead.errors import ConfigError
-from talkhead.evaluation.summary import UNITS
 from talkhead.geometry.face_topology import canonical_landmarks
 from talkhead.geometry.motion import MotionModel, apply_pose
 from talkhead.metrics.rigid_offset import RigidOffset
@@ -32,6 +31,7 @@ from talkhead.report.templates import (
     read_paper,
     template,
 )
+from talkhead.report.units import UNITS
 from talkhead.stages.motion_evaluation import motion_scores
 
 ROOT = Path(__file__).parents[3]

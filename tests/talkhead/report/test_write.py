@@ -30,7 +30,8 @@ def test_report_writes_tables_and_every_plot(tmp_path: Path) -> None:
     text = report.markdown.read_text()
     assert "**Synthetic data:**" in text
     assert "![snd_readout](plots/snd_readout.png)" in text
-    assert "2.31" in text
+    assert "2.31 (data set not named)" in text
+    assert "(here 150 on average, half as many in the floor's halves)" in text
     assert not report.left_out
     assert not list((tmp_path / "out").rglob("*.partial"))
 

@@ -1,0 +1,56 @@
+"""Units of metrics, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from talkhead.metrics.rigid_offset import frame_ms
+from talkhead.networks.rigid_syncer import MAX_LEVELS
+from talkhead.report.results import MetricName
+from talkhead.time_pyramid import window_ms
+
+UNITS: Mapping[str, str] = {
+    "psnr": "dB",
+    "ssim": "-1…1",
+    "lpips": "≥ 0",
+    "fid": "≥ 0",
+    "frechet": "≥ 0",
+    "csim": "-1…1",
+    "sync_confidence": "embedding units",
+    "sync_distance": "embedding units",
+    "sync_offset": "frames of 40 ms",
+    "sync_signed_offset": "frames of 40 ms",
+    "sync_nlse": "share",
+    **{f"rigid_offset_{window_ms(i)}ms": f"frames of {frame_ms(i)} ms" for i in range(MAX_LEVELS)},
+    **{f"rigid_confidence_{window_ms(i)}ms": "cosine" for i in range(MAX_LEVELS)},
+    "lmd_mouth": "",
+    "lmd_frontal": "",
+    "lmd_face": "",
+    "blink_distance": "eye distances",
+    "gaze_distance": "eye distances",
+    "mouth_distance": "eye distances",
+    "expression_distance": "deviations",
+    "pose_distance": "deviations",
+    "blink_rate": "Hz",
+    "jitter": "",
+    "silence_motion": "eye distances/s",
+    "var": "variances",
+    "fid_fm": "variances",
+    "fid_dfm": "variances",
+    "snd": "variances",
+    "found": "share of frames",
+    "multimodality": "deviations",
+    "mouth_motion": "share",
+    "head_motion": "share",
+    "border_jump": "ratio",
+    "edit_jump": "ratio",
+}
+"""Unit by the base name of a metric; empty where the name's brackets say it."""
+_IN_BRACKETS = {"px256": "px at 256", "inter_ocular": "eye distances"}
+
+
+def unit_of(name: str) -> str:
+    """Unit of a metric by its full name; empty when it has none."""
+    parsed = MetricName.parse(name)
+    base = parsed.base.rpartition("/")[2].removesuffix("_pooled")
+    return UNITS.get(base, "") or _IN_BRACKETS.get(parsed.space, "")
