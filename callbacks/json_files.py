@@ -14,11 +14,14 @@ from torch import Tensor
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write through a temporary name; numbers that are not finite become null."""
+    write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write through a temporary name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(
-        json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)  # noqa: PTH105 - the atomic form, as for every file of the suite
 
 

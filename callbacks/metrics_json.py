@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.json_files import file_digest, write_json
+from callbacks.json_files import file_digest, plain, write_json, write_text
 from callbacks.run_manifest import data_block, stage_name
 from talkhead.ranks import gather_rows
+from talkhead.report.results import clips_csv
+from talkhead.report.units import unit_of
 
 FORMAT = 1
 DATA_KEYS = ("dataset", "synthetic", "split", "clips", "frames", "data_fingerprint")
 
 
 class MetricsJson(Callback):
-    """Write ``metrics.json`` into the run folder after ``test``.
+    """Write ``metrics.json`` into the run folder after ``test``, and ``per_clip.csv`` if there are clips.
 
     ``metrics`` are the logged ``test/…`` values without the prefix; ``per_clip`` is what the stage
     left in ``per_clip_results`` (a list of ``{"clip": id, name: value, …}``), gathered from all
-    ranks, each clip once.
+    ranks, each clip once. ``settings`` are the units, and rates and crop of the data.
     """
 
     def __init__(
@@ -52,6 +55,10 @@ class MetricsJson(Callback):
             return
         stage = stage_name(pl_module)
         checkpoint = trainer.ckpt_path
+        metrics = {
+            name.removeprefix("test/"): value
+            for name, value in sorted(trainer.callback_metrics.items())
+        }
         content = {
             "format": FORMAT,
             "stage": stage,
@@ -65,13 +72,28 @@ class MetricsJson(Callback):
                 "digest": file_digest(checkpoint) if checkpoint else None,
             },
             "config_digest": self.config_digest,
-            "metrics": {
-                name.removeprefix("test/"): value
-                for name, value in sorted(trainer.callback_metrics.items())
-            },
+            "metrics": metrics,
             "per_clip": clips,
+            "settings": measured_how(trainer, metrics),
         }
-        write_json(Path(trainer.default_root_dir) / "metrics.json", content)
+        folder = Path(trainer.default_root_dir)
+        if clips:
+            write_text(folder / "per_clip.csv", clips_csv([plain(row) for row in clips]))
+        write_json(folder / "metrics.json", content)
+
+
+def measured_how(trainer: Trainer, metrics: Iterable[str]) -> dict[str, Any]:
+    """Rates and crop of the data, where it says them, and the units of the metrics that have one."""
+    known = data_block(trainer)
+    audio, video = known.get("audio", {}), known.get("video", {})
+    facts: dict[str, Any] = {}
+    if "fps" in video:
+        facts["fps"] = video["fps"]
+    if "sample_rate_hz" in audio:
+        facts["sample_rate_hz"] = audio["sample_rate_hz"]
+    if {"size", "crop"} <= set(video):
+        facts["crop"] = f"{video['size']} px, {video['crop']}"
+    return facts | {"units": {name: unit for name in metrics if (unit := unit_of(name))}}
 
 
 def data_facts(trainer: Trainer, split: str) -> dict[str, Any]:

@@ -202,6 +202,13 @@ def test_command_line_fits_and_tests(root: Path, tmp_path: Path, run: Any) -> No
     assert "gt/rigid_offset_200ms[rigid_syncer]" in metrics["metrics"]
     assert "shuffled/rigid_offset_in_ms_400ms[rigid_syncer]" in metrics["metrics"]
     assert [row["start"] for row in metrics["per_clip"]] == [0, 20, 0, 20]
+    settings = metrics["settings"]
+    assert (settings["fps"], settings["sample_rate_hz"]) == (25, 16000)
+    assert settings["crop"].endswith("px, fixed_box:0.5")
+    assert settings["units"]["gt/rigid_offset_200ms[rigid_syncer]"] == "frames of 40 ms"
+    lines = (folder / "per_clip.csv").read_text().splitlines()
+    assert lines[0].startswith("clip,start,offset_200ms")
+    assert len(lines) == 5
 
 
 def test_wrong_options_are_refused() -> None:
