@@ -183,20 +183,36 @@ class TestScores:
         for variant in VARIANTS:
             self.rows[variant] = gather_rows(self.rows[variant])
             scores = row_means(self.rows[variant]) | self._pooled.compute(variant, self._space)
-            if variant == "gt":  # a distance to itself says nothing unless rendering lies between
-                scores = {
-                    name: v
-                    for name, v in scores.items()
-                    if name.startswith(OWN_SCORES) or "[retracked" in name
-                }
-            prefix = "" if variant == "model" else f"{variant}/"
-            means.update({f"{prefix}{name}": value for name, value in scores.items()})
+            means |= _reported(variant, scores)
         return means
+
+    def clip_rows(self) -> list[dict[str, Any]]:
+        """One row a run of frames, after :meth:`finish`: the model's scores and those of every baseline."""
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for variant in VARIANTS:
+            for row in self.rows[variant]:
+                place = {name: row[name] for name in ("clip", "start")}
+                scores = {name: value for name, value in row.items() if name not in place}
+                known = found.setdefault((row["clip"], row["start"]), place)
+                known |= _reported(variant, scores)
+        return list(found.values())
 
     def _record(self, sample: ClipSample) -> None:
         row = {"clip": sample.clip, "start": sample.start, **self._evaluate(sample)}
         self.rows[sample.variant].append(row)
         self._pooled.update(sample)
+
+
+def _reported(variant: str, scores: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant's scores under their full names; without the real motion's distances to itself."""
+    if variant == "model":
+        return dict(scores)
+    return {
+        f"{variant}/{name}": value
+        for name, value in scores.items()
+        # A distance to itself says nothing unless rendering lies between.
+        if variant != "gt" or name.startswith(OWN_SCORES) or "[retracked" in name
+    }
 
 
 def row_means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

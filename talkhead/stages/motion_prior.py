@@ -281,7 +281,7 @@ class MotionPriorStage(MotionSamplingStage):
         means |= self._readout_quality
         # The same on every rank already; saying so keeps Lightning from warning.
         self.log_dict({f"test/{name}": value for name, value in means.items()}, sync_dist=True)
-        self.per_clip_results = self.test_scores.rows["model"]
+        self.per_clip_results = self.test_scores.clip_rows()
 
     def evaluate_clip(self, sample: ClipSample) -> dict[str, float]:
         """Scores of one clip: code space, descriptors, then all of :attr:`clip_evaluators`.

@@ -407,7 +407,9 @@ def test_test_scores_model_and_baselines(make: Maker, tmp_path: Path) -> None:
     expected = snd(one.generated, one.real.expand(3, -1, -1), standard=stage.standard).mean()
     assert rows[1]["snd[code]"] == pytest.approx(float(expected), rel=1e-6)
     floor = halves_floor(one.real, standard=stage.standard)
-    assert stage.test_scores.rows["floor"][1]["snd[code]"] == pytest.approx(float(floor), rel=1e-6)
+    assert rows[1]["floor/snd[code]"] == pytest.approx(float(floor), rel=1e-6)
+    assert {"gt/var[code]", "mean/snd[code]", "shuffled/snd[code]"} < set(rows[1])
+    assert "gt/snd[code]" not in rows[1]
 
 
 @pytest.mark.parametrize("make", BOTH)
