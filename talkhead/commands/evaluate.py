@@ -38,6 +38,7 @@ _LOST_FRAMES = 3.0
 _MISSING = {
     "syncnet": ("sync_*", "give --syncnet syncnet_v2.model or a checkpoint of stage syncnet"),
     "rigid_syncer": ("rigid_offset_*", "give --rigid-syncer, a checkpoint of stage rigid_syncer"),
+    "gaze": ("*_reading_distance[gaze]", "give --gaze, a checkpoint of stage gaze"),
     "inception": (
         "fid[inception_v3]",
         "give --inception pt_inception-2015-12-05-6726825d.pth; frechet[…] is no FID",
@@ -136,6 +137,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--sface", metavar="FILE", help="face_recognition_sface_2021dec.onnx")
     group.add_argument("--identity", metavar="CKPT", help="checkpoint with an identity_encoder")
     group.add_argument("--rigid-syncer", metavar="CKPT", help="checkpoint of stage rigid_syncer")
+    group.add_argument("--gaze", metavar="CKPT", help="checkpoint of stage gaze")
     return made
 
 

@@ -18,6 +18,7 @@ from talkhead.geometry import face_topology as topology
 from talkhead.geometry.crop import FACE_SHARE, policy_share
 from talkhead.geometry.points68 import MESH_INDEX
 from talkhead.metrics.offset import MAX_SHIFT_FRAMES
+from talkhead.networks.gaze import GazeNet
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.inception import InceptionFeatures
 from talkhead.networks.lpips import LPIPSNetwork, bundled_linear_weights
@@ -52,6 +53,7 @@ class JudgeFiles:
         sface: ``face_recognition_sface_2021dec*.onnx`` of OpenCV Zoo.
         identity: Checkpoint that holds the suite's identity encoder.
         rigid_syncer: Checkpoint of stage ``rigid_syncer``.
+        gaze: Checkpoint of stage ``gaze``.
     """
 
     syncnet: str | None = None
@@ -61,6 +63,7 @@ class JudgeFiles:
     sface: str | None = None
     identity: str | None = None
     rigid_syncer: str | None = None
+    gaze: str | None = None
 
     @property
     def linear_weights(self) -> str | None:
@@ -80,7 +83,7 @@ class JudgeFiles:
 
 
 class FaceJudge(Protocol):
-    """A network that embeds faces.
+    """A network that embeds faces, or reads something off them.
 
     Attributes:
         space: Name its numbers carry.
@@ -169,6 +172,28 @@ class IdentityJudge:
         return code
 
 
+class GazeJudge:
+    """The suite's own reader of eye opening and gaze; each eye is cut out between its own corners."""
+
+    space = "gaze"
+
+    def __init__(self, path: str) -> None:
+        """Load the network of a checkpoint, with the crop it was trained on.
+
+        Raises:
+            StageLinkError: The checkpoint does not hold one.
+        """
+        self._network = resolve(GazeNet, path, "gaze")
+        self.size, self.face_share = crop_of(self._network)
+
+    def embed(self, pictures: Picture, points: NDArray[np.float32]) -> Tensor:
+        """Readings ``(n, 4)``; arguments as in :class:`FaceJudge`."""
+        with torch.no_grad():
+            return self._network.read(
+                to_unit(pictures) * 2.0 - 1.0, torch.from_numpy(points) / self.size
+            )
+
+
 @dataclass
 class Judges:
     """Loaded networks.
@@ -180,6 +205,7 @@ class Judges:
         syncnet: SyncNet, or None.
         syncnet_share: Share of SyncNet's crop that the face takes.
         rigid_syncer: The rigid syncer, or None.
+        gaze: The network that reads the eyes, or None.
     """
 
     faces: list[FaceJudge]
@@ -188,6 +214,7 @@ class Judges:
     syncnet: SyncNet | None = None
     syncnet_share: float = SYNCNET_FACE_SHARE
     rigid_syncer: RigidSyncer | None = None
+    gaze: FaceJudge | None = None
 
     @classmethod
     def load(cls, files: JudgeFiles, size: int) -> Judges:
@@ -216,13 +243,14 @@ class Judges:
             found.syncnet, found.syncnet_share = load_syncnet(files.syncnet)
         if files.rigid_syncer is not None:
             found.rigid_syncer = resolve(RigidSyncer, files.rigid_syncer, "rigid_syncer")
+        if files.gaze is not None:
+            found.gaze = GazeJudge(files.gaze)
         return found
 
     def names(self) -> dict[str, str]:
         """Space of every judge, with its crop or whatever else it looks at."""
-        out = {
-            judge.space: f"{judge.size} px, fixed_box:{judge.face_share:g}" for judge in self.faces
-        }
+        seers = self.faces if self.gaze is None else [*self.faces, self.gaze]
+        out = {judge.space: f"{judge.size} px, fixed_box:{judge.face_share:g}" for judge in seers}
         if self.syncnet is not None:
             crop = f"{self.syncnet.image_size} px, fixed_box:{self.syncnet_share:g}"
             out[self.syncnet.judge] = crop

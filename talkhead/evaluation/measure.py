@@ -34,7 +34,7 @@ from talkhead.metrics.silence import silent_frames
 from talkhead.networks.rigid_syncer import RigidSyncer
 from talkhead.networks.syncnet import WINDOW_FRAMES, SyncNet
 
-FORMAT = 2
+FORMAT = 3
 MIN_FRAMES = 12
 """Fewer common frames than this are no clip: halves of six frames are the least that has statistics."""
 CHUNK_FRAMES = 25
@@ -87,6 +87,8 @@ class Side:
         audio: Space -> its audio embeddings, ``(T - 5, D)``.
         rigid_points: Scale in ms -> the rigid syncer's embeddings of the head in ``R`` runs, ``(R, N, D)``.
         rigid_audio: Scale in ms -> those of the sound.
+        readings: Space -> eye opening and gaze of every frame as a network reads them, ``(T, 4)``; NaN
+            without a face.
     """
 
     landmarks: Tensor
@@ -98,6 +100,7 @@ class Side:
     audio: dict[str, Tensor] = field(default_factory=dict)
     rigid_points: dict[str, Tensor] = field(default_factory=dict)
     rigid_audio: dict[str, Tensor] = field(default_factory=dict)
+    readings: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def frames(self) -> int:
@@ -157,7 +160,7 @@ class Measurement:
         return cls(sides["generated"], sides["reference"], meta["pictures"], meta["facts"])
 
 
-_PARTS = ("identity", "inception", "visual", "audio", "rigid_points", "rigid_audio")
+_PARTS = ("identity", "inception", "visual", "audio", "rigid_points", "rigid_audio", "readings")
 
 
 def _side(arrays: Mapping[str, NDArray[Any]], prefix: str) -> Side:
@@ -301,7 +304,9 @@ def _judged(
         silent=None if wave is None else silent_frames(torch.from_numpy(wave)),
     )
     for judge in judges.faces:
-        side.identity[judge.space] = _identity(video, frames, judge, options.fid_every)
+        side.identity[judge.space] = _embedded(video, frames, judge, options.fid_every)
+    if judges.gaze is not None:
+        side.readings[judges.gaze.space] = _embedded(video, frames, judges.gaze, every=1)
     if judges.inception is not None:
         own = _own_box(video, options.face_share, frames)
         every = itertools.islice(video.crops(own, options.size, frames), 0, None, options.fid_every)
@@ -330,7 +335,7 @@ def _add_rigid_embeddings(side: Side, network: RigidSyncer, wave: Wave) -> None:
         side.rigid_points[str(scale)], side.rigid_audio[str(scale)] = points, audio
 
 
-def _identity(video: Video, frames: int, judge: FaceJudge, every: int) -> Tensor:
+def _embedded(video: Video, frames: int, judge: FaceJudge, every: int) -> Tensor:
     """Embeddings ``(n, D)`` of every so many-th frame; NaN where the face was lost."""
     box = _own_box(video, judge.face_share, frames)
     points = to_crop_units(video.points[:frames], box) * judge.size

@@ -23,6 +23,7 @@ from talkhead.metrics.lmd import f_lmd, frontal_lmd, m_lmd
 from talkhead.metrics.part_distances import (
     blink_distance,
     descriptor_distance,
+    distance_of_readings,
     gaze_distance,
     mouth_distance,
 )
@@ -141,7 +142,7 @@ def scores_against(generated: Side, reference: Side, space: MotionSpace) -> dict
         space: Motion descriptors.
 
     Returns:
-        Landmark distances, part distances, CSIM and the motion distances per video, by name.
+        Distances of landmarks, parts and readings, CSIM and the motion distances per video, by name.
     """
     frames = min(generated.frames, reference.frames)
     ours, theirs = cut(generated, 0, frames), cut(reference, 0, frames)
@@ -164,12 +165,25 @@ def scores_against(generated: Side, reference: Side, space: MotionSpace) -> dict
         "gaze_distance": float(gaze_distance(*marks)),
         "mouth_distance": float(mouth_distance(*marks)),
     }
+    scores |= reading_scores(generated, reference, both)
     moves = [standardised(space.encode(side), space.standard) for side in (ours, theirs)]
     for name, columns in (("expression", "expression"), ("pose", "rotation")):
         part = space.model.layout[columns]
         apart = descriptor_distance(moves[0][both][:, part], moves[1][both][:, part])
         scores[f"{name}_distance[{SPACE}]"] = float(apart)
     return scores | motion_scores(generated, reference, space)
+
+
+def reading_scores(generated: Side, reference: Side, valid: Tensor) -> dict[str, float]:
+    """Distances of gaze and eye opening as networks read them, over the first frames, those ``valid``."""
+    scores = {}
+    for name in sorted(generated.readings.keys() & reference.readings.keys()):
+        rows = [side.readings[name][: len(valid)] for side in (generated, reference)]
+        gaze = distance_of_readings(rows[0], rows[1], valid, part="gaze")
+        lids = distance_of_readings(rows[0], rows[1], valid, part="eyes")
+        scores[f"gaze_reading_distance[{name}]"] = float(gaze)
+        scores[f"lid_reading_distance[{name}]"] = float(lids)
+    return scores
 
 
 def motion_scores(generated: Side, reference: Side, space: MotionSpace) -> dict[str, float]:

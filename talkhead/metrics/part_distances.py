@@ -236,10 +236,31 @@ def reading_distance(
                 network.read(pictures[i : i + _CHUNK], points[i : i + _CHUNK])
                 for i in range(0, len(pictures), _CHUNK)
             ]
-        )[:, _READ[part]]
+        )
         for pictures, points in ((generated, generated_landmarks), (real, real_landmarks))
     ]
-    return descriptor_distance(*sides)
+    return distance_of_readings(*sides, part=part)
+
+
+def distance_of_readings(
+    generated: Tensor, real: Tensor, valid: Tensor | None = None, *, part: Read = "gaze"
+) -> Tensor:
+    """:func:`reading_distance` of what was read before.
+
+    Args:
+        generated: ``(T, 4)`` or ``(B, T, 4)``, as :meth:`GazeNet.read` gives it.
+        real: The same frames of the real video.
+        valid: Mask ``(T,)`` or ``(B, T)`` of frames that count.
+        part: ``gaze`` in half eye widths, or ``eyes`` in eye widths.
+
+    Returns:
+        One distance a clip, float64 ``(B,)``; lower is better, 0 is perfect.
+
+    Raises:
+        ShapeError: Shapes differ, or a clip has no valid frame.
+    """
+    columns = _READ[part]
+    return descriptor_distance(generated[..., columns], real[..., columns], valid)
 
 
 class PartError(PerClipMetric):

@@ -46,6 +46,8 @@ DIRECTIONS: Mapping[str, Direction] = {
     "blink_distance": "lower",
     "gaze_distance": "lower",
     "mouth_distance": "lower",
+    "gaze_reading_distance": "lower",
+    "lid_reading_distance": "lower",
     "expression_distance": "lower",
     "pose_distance": "lower",
     "mouth_correlation": "higher",

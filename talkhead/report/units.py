@@ -29,6 +29,8 @@ UNITS: Mapping[str, str] = {
     "blink_distance": "eye distances",
     "gaze_distance": "eye distances",
     "mouth_distance": "eye distances",
+    "gaze_reading_distance": "half eye widths",
+    "lid_reading_distance": "eye widths",
     "expression_distance": "deviations",
     "pose_distance": "deviations",
     "blink_rate": "Hz",

@@ -10,12 +10,14 @@ import pytest
 from talkhead.__main__ import main
 from talkhead.commands import evaluate as command
 from talkhead.errors import ConfigError, DataError
+from talkhead.evaluation.pairs import file_sha256
 from talkhead.media.decode import iter_frames
 from talkhead.media.encode import write_video
 from talkhead.report.results import RunResult
 from talkhead.report.write import write_report
 from tests.datamodules.prepare.fake_face import write_clip
 from tests.talkhead.evaluation.test_judges import checkpoint, small_syncnet
+from tests.talkhead.metrics.cases import gaze_network
 
 FAKE = "tests.datamodules.prepare.fake_face:FakeFace"
 
@@ -90,6 +92,49 @@ def test_copies_are_worse_in_the_way_they_were_spoiled(clips: Path, tmp_path: Pa
     # 8-bit luma has 219 steps for 255, so that 12 arrives as 10 of them.
     by_hand = 20 * np.log10(219 / 10)
     assert results["lighter"]["psnr"] == pytest.approx(by_hand, abs=0.2)
+
+
+def test_gaze_and_lids_as_a_network_reads_them(clips: Path, tmp_path: Path) -> None:
+    network = checkpoint(tmp_path / "g.ckpt", "gaze", gaze_network(), "fixed_box:0.6", 48)
+    for name in ("a", "deep/b"):
+        frames = list(iter_frames(clips / "real" / f"{name}.mp4"))
+        write_video(clips / "still" / f"{name}.mp4", [frames[0]] * len(frames), crf=0)
+    perfect = score(clips, tmp_path / "same", "--gaze", str(network))
+    frozen = score(clips, tmp_path / "still", "--gaze", str(network), generated="still")
+    for name, unit in (("gaze", "half eye widths"), ("lid", "eye widths")):
+        full = f"{name}_reading_distance[gaze]"
+        assert perfect.metrics[full] == perfect.metrics[f"gt/{full}"] == 0.0
+        assert perfect.metrics[f"shuffled/{full}"] > 0
+        assert frozen.metrics[full] > 0
+        assert perfect.settings["units"][full] == unit
+        text = (tmp_path / "same" / "table.md").read_text()
+        assert f"| {full} ↓ | {unit} | 0 ± 0 | 0 ± 0 | - |" in text
+        assert full in perfect.per_clip[0]
+    assert perfect.settings["judges"] == {"gaze": "48 px, fixed_box:0.6"}
+    assert perfect.settings["digests"] == {"gaze": file_sha256(network)}
+    missing = "*_reading_distance[gaze]"
+    assert missing not in perfect.settings["missing"]
+    without = score(clips, tmp_path / "without")
+    assert without.settings["missing"][missing] == "give --gaze, a checkpoint of stage gaze"
+    assert not any("_reading_distance" in name for name in without.metrics)
+    assert without.config_digest != perfect.config_digest
+
+
+def test_another_stage_or_half_a_file_is_no_gaze_judge(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = checkpoint(tmp_path / "s.ckpt", "syncnet", small_syncnet(), "fixed_box:0.7", 32)
+    half = tmp_path / "half.ckpt"
+    half.write_bytes(other.read_bytes()[:500])
+    folders = ["--generated", str(clips / "same"), "--reference", str(clips / "real")]
+    for path, problem in ((other, "expected it to hold 'gaze'"), (half, "truncated")):
+        with pytest.raises(SystemExit) as stopped:
+            main(["evaluate", *folders, "--out", str(tmp_path / "out"), "--gaze", str(path)])
+        assert stopped.value.code == 2
+        said = capsys.readouterr().err
+        assert problem in said
+        assert said.count("\n") == 1
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_repeated_command_measures_only_what_changed(

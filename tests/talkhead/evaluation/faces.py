@@ -46,6 +46,7 @@ def side(frames: int = 60, seed: int = 0) -> Side:
     made.audio["judge"] = made.visual["judge"] + 0.01
     made.rigid_points["200"] = torch.randn(2, 76, 8, generator=generator)
     made.rigid_audio["200"] = made.rigid_points["200"] + 0.01
+    made.readings["gaze"] = torch.randn(frames, 4, generator=generator)
     return made
 
 

@@ -9,6 +9,7 @@ import torch
 from talkhead.checkpoint import BLOCK, FORMAT, component_entry
 from talkhead.errors import ConfigError, DataError, StageLinkError
 from talkhead.evaluation.judges import (
+    GazeJudge,
     IdentityJudge,
     JudgeFiles,
     Judges,
@@ -27,6 +28,7 @@ from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.rigid_syncer import RigidSyncer
 from talkhead.networks.syncnet import SyncNet
 from talkhead.specs import AudioSpec, VideoSpec, spec_dict
+from tests.talkhead.metrics.cases import gaze_network
 from tests.talkhead.networks.test_pretrained import SMALL
 
 
@@ -92,6 +94,33 @@ def test_judges_of_a_checkpoint_keep_their_crop_and_name(tmp_path: Path) -> None
     }
     # The coarsest of four levels needs 16 windows of five frames that last 320 ms each.
     assert rigid_run(RigidSyncer(levels=4, dim=4, width=8)) == 8 * 19 + 1
+
+
+def test_the_gaze_judge_reads_what_its_network_reads_in_crop_units(tmp_path: Path) -> None:
+    network = gaze_network()
+    path = checkpoint(tmp_path / "g.ckpt", "gaze", network, "fixed_box:0.6", 48)
+    judges = Judges.load(JudgeFiles(gaze=str(path)), 128)
+    assert judges.names() == {"gaze": "48 px, fixed_box:0.6"}
+    assert judges.gaze is not None
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8)
+    points = 0.5 + 0.3 * canonical_landmarks()[None].repeat(2, axis=0).astype(np.float32)
+    with torch.no_grad():
+        expected = network.read(to_unit(pictures) * 2 - 1, torch.from_numpy(points))
+    torch.testing.assert_close(judges.gaze.embed(pictures, points * 48), expected)
+    assert expected.shape == (2, 4)
+
+
+def test_other_files_are_no_gaze_judges(tmp_path: Path) -> None:
+    other = checkpoint(tmp_path / "s.ckpt", "syncnet", small_syncnet(), "fixed_box:0.7", 32)
+    with pytest.raises(StageLinkError, match=r"offers syncnet; expected it to hold 'gaze'"):
+        GazeJudge(str(other))
+    named = checkpoint(tmp_path / "n.ckpt", "gaze", small_syncnet(), "fixed_box:0.7", 32)
+    with pytest.raises(StageLinkError, match=r"expected a talkhead\.networks\.gaze\.GazeNet"):
+        GazeJudge(str(named))
+    whole = checkpoint(tmp_path / "g.ckpt", "gaze", gaze_network(), "fixed_box:0.6", 48)
+    whole.write_bytes(whole.read_bytes()[:500])
+    with pytest.raises(StageLinkError, match="cannot be read as a checkpoint"):
+        GazeJudge(str(whole))
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -114,6 +114,17 @@ def test_face_judges_see_every_nth_frame_in_their_own_crop_and_not_lost_ones() -
     torch.testing.assert_close(rows[~lost, 1], places[~lost], atol=1e-3, rtol=0)
 
 
+def test_the_gaze_judge_reads_every_frame_whatever_goes_into_fid() -> None:
+    video = still_video(30)
+    video.tracked[4] = False
+    judges = Judges([], gaze=Brightness())
+    found = measure(same(video), video, judges, MeasureOptions(size=32, fid_every=3))
+    read = found.reference.readings["brightness"]
+    assert read.shape == (30, 2)
+    assert read.isnan().any(-1).nonzero().flatten().tolist() == [4]
+    assert found.reference.identity == {}
+
+
 def test_sync_embeddings_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     video = still_video(2 * module.CHUNK_FRAMES + 7)
     frames = len(video.pictures)

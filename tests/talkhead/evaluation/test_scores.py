@@ -31,7 +31,7 @@ def test_a_clip_against_itself() -> None:
     scores = scores_against(CLIPS["clip0"], CLIPS["clip0"], SPACE)
     perfect = dict.fromkeys(scores, 0.0) | {"csim[who]": 1.0}
     assert scores == pytest.approx(perfect, abs=1e-6)
-    assert len(scores) == 15
+    assert len(scores) == 17
 
 
 def test_descriptors_of_the_fitted_clips_are_standardised() -> None:
@@ -52,6 +52,22 @@ def test_a_mouth_pushed_down_costs_its_way_in_pixels_at_256() -> None:
     assert scores["lmd_mouth[px256]"] == pytest.approx(256 * 0.005, rel=1e-4)
     assert scores["blink_distance"] == 0.0
     assert scores["mouth_distance"] > 0.0
+
+
+def test_readings_are_compared_frame_by_frame_where_both_faces_are_seen() -> None:
+    real = CLIPS["clip0"]
+    ours = Side(real.landmarks, real.tracked.clone(), real.silent)
+    ours.readings["gaze"] = real.readings["gaze"] + torch.tensor([0.0, 0.5, 0.3, -0.4])
+    ours.tracked[50:] = False
+    ours.readings["gaze"][50:] = math.nan
+    scores = scores_against(ours, real, SPACE)
+    assert scores["gaze_reading_distance[gaze]"] == pytest.approx(0.5)
+    assert scores["lid_reading_distance[gaze]"] == pytest.approx(0.5)
+    longer = scores_against(CLIPS["clip1"], real, SPACE)
+    apart = CLIPS["clip1"].readings["gaze"][:60] - real.readings["gaze"]
+    by_hand = apart[:, 2:].double().norm(dim=-1).mean().item()
+    assert longer["gaze_reading_distance[gaze]"] == pytest.approx(by_hand, rel=1e-6)
+    assert not any("reading" in name for name in scores_against(cut(ours, 0, 60), real, SPACE))
 
 
 def test_lost_frames_do_not_count() -> None:
