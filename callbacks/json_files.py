@@ -11,18 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
+from talkhead.text_files import write_text_atomic
+
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write through a temporary name; numbers that are not finite become null."""
-    write_text(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write through a temporary name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105 - the atomic form, as for every file of the suite
+    write_text_atomic(path, json.dumps(plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def plain(value: Any) -> Any:

@@ -9,11 +9,12 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from callbacks.json_files import file_digest, plain, write_json, write_text
+from callbacks.json_files import file_digest, plain, write_json
 from callbacks.run_manifest import data_block, stage_name
 from talkhead.ranks import gather_rows
 from talkhead.report.results import clips_csv
 from talkhead.report.units import unit_of
+from talkhead.text_files import write_text_atomic
 
 FORMAT = 1
 DATA_KEYS = ("dataset", "synthetic", "split", "clips", "frames", "data_fingerprint")
@@ -78,7 +79,7 @@ class MetricsJson(Callback):
         }
         folder = Path(trainer.default_root_dir)
         if clips:
-            write_text(folder / "per_clip.csv", clips_csv([plain(row) for row in clips]))
+            write_text_atomic(folder / "per_clip.csv", clips_csv([plain(row) for row in clips]))
         write_json(folder / "metrics.json", content)
 
 

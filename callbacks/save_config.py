@@ -11,6 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from talkhead.text_files import write_text_atomic
+
 
 class SaveConfig(SaveConfigCallback):
     """Write the full configuration into the run folder, once, on rank 0.
@@ -56,6 +58,4 @@ def write_config(path: Path, text: str) -> None:
         while (older := path.with_name(f"{path.stem}.{number}{path.suffix}")).exists():
             number += 1
         os.replace(path, older)  # noqa: PTH105 - the atomic form, as for every file of the suite
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105
+    write_text_atomic(path, text)

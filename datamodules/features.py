@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from datamodules.shard_io import write_array_atomic, write_text_atomic
+from datamodules.shard_io import write_array_atomic
 from datamodules.shards import OPEN_SHARDS, ClipRow, PreparedSet
 from talkhead.batch import FeatureSource, to_float
 from talkhead.errors import ConfigError, DataError, ShapeError
+from talkhead.text_files import write_text_atomic
 
 log = logging.getLogger(__name__)
 

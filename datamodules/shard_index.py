@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.shard_io import SHARD_INFO_FILE, shard_folder, write_text_atomic
+from datamodules.shard_io import SHARD_INFO_FILE, shard_folder
 from talkhead.errors import DataError
 from talkhead.specs import AudioSpec, VideoSpec, check_same_clock, spec_dict
+from talkhead.text_files import write_text_atomic
 
 if TYPE_CHECKING:
     from talkhead.geometry.motion import MotionModel

@@ -37,13 +37,6 @@ def shard_folder(root: Path, shard: int) -> Path:
     return root / "shards" / f"{shard:05d}"
 
 
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def write_array_atomic(path: Path, array: NDArray[Any]) -> None:
     """Write one ``.npy`` under a temporary name, then rename it into place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.shard_index import ClipRow, data_fingerprint
-from datamodules.shard_io import write_array_atomic, write_text_atomic
+from datamodules.shard_io import write_array_atomic
 from talkhead.errors import DataError
 from talkhead.geometry.deep3d import MOTION_DIM, MOTION_LAYOUT, NAME, read_deep3d
 from talkhead.specs import FPS
+from talkhead.text_files import write_text_atomic
 
 if TYPE_CHECKING:
     from datamodules.shards import PreparedSet

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 
 from talkhead.errors import ShapeError
@@ -101,14 +102,10 @@ def another_look(clips: Tensor, generator: Rng = None) -> Tensor:
     theta[:, 0, 0] = torch.where(coin(rows, 0.5, clips, generator), -size, size)
     theta[:, 1, 1] = size
     theta[:, :, 2] = 2.0 * uniform(2 * rows, -MAX_SHIFT, MAX_SHIFT, clips, generator).view(rows, 2)
-    moved = _sample(clips.flatten(0, 1), theta.repeat_interleave(frames, 0)).unflatten(
-        0, (rows, frames)
-    )
-    stacked = moved.transpose(1, 2).flatten(
-        2, 3
-    )  # one tall picture a clip: one draw for all frames
-    coloured: Tensor = pixel_noise(stacked, generator, COLOUR_OPS).unflatten(2, (frames, -1))
-    return coloured.transpose(1, 2)
+    moved = _sample(clips.flatten(0, 1), theta.repeat_interleave(frames, 0))
+    # One tall picture a clip, so that one draw serves all its frames.
+    tall = rearrange(moved, "(b t) c h w -> b c (t h) w", t=frames)
+    return rearrange(pixel_noise(tall, generator, COLOUR_OPS), "b c (t h) w -> b t c h w", t=frames)
 
 
 def squeeze_aspect(

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from datamodules.shard_io import write_text_atomic
 from talkhead.errors import TalkheadError
+from talkhead.text_files import write_text_atomic
 
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 CORPUS = {"speakers": "40", "clips": "2", "seconds": "8", "size": "192"}

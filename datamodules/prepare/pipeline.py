@@ -16,12 +16,12 @@ from datamodules.prepare.finish import FinishOptions, collect, finish
 from datamodules.prepare.layouts import Listing, RawClip, list_clips
 from datamodules.prepare.options import ClipOptions
 from datamodules.prepare.work import WorkFolder, clip_signature
-from datamodules.shard_io import write_text_atomic
 from datamodules.tracks import TrackFolder
 from talkhead.audit.orders import AuditOrders, read_orders
 from talkhead.errors import DataError
 from talkhead.geometry.crop import crop_policy
 from talkhead.specs import VideoSpec, spec_dict
+from talkhead.text_files import write_text_atomic
 
 WORK_FOLDER = "work"
 

@@ -108,11 +108,11 @@ def run_audit(
     Raises:
         TalkheadError: A judge or threshold that cannot work, or a damaged set.
     """
-    from datamodules.shard_io import write_text_atomic
     from talkhead.audit.advice import RIDGE, Thresholds, advise, set_facts
     from talkhead.audit.duplicates import find_matches
     from talkhead.audit.sync import load_syncnet
     from talkhead.audit.table import summary, table_row, table_text
+    from talkhead.text_files import write_text_atomic
 
     limits = Thresholds.parse(options.limits)
     judge, origin = RIDGE, None

@@ -171,12 +171,12 @@ def evaluate(options: argparse.Namespace, command: str, landmarker: str) -> str:
     """
     _check(options)
     from datamodules.prepare.engine import make_landmarker
-    from datamodules.shard_io import write_text_atomic
     from talkhead.evaluation.judges import JudgeFiles, Judges
     from talkhead.evaluation.measure import Measurement, MeasureOptions
     from talkhead.evaluation.scores import MotionSpace
     from talkhead.evaluation.summary import summarise, table
     from talkhead.report.results import clips_csv
+    from talkhead.text_files import write_text_atomic
 
     files = JudgeFiles(**{f.name: getattr(options, f.name) for f in fields(JudgeFiles)})
     settings = MeasureOptions(options.size, options.face_share, options.fid_every)

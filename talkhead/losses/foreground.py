@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from talkhead.errors import ShapeError
 from talkhead.geometry.face_topology import FACE_OVAL
-from talkhead.specs import N_LANDMARKS
+from talkhead.losses.region import points_and_pixels
 
 BLACK = -1.0
 
@@ -31,18 +30,11 @@ def foreground_mask(landmarks: Tensor, height: int, width: int, margin: float = 
         (reference-facts 1.2). Deviates: an oval in the place of a segmentation network, so shoulders and
         long hair count as background.
     """
-    if landmarks.ndim != 3 or landmarks.shape[1] != N_LANDMARKS or landmarks.shape[2] < 2:
-        raise ShapeError(
-            f"expected landmarks (n, {N_LANDMARKS}, 3), got {tuple(landmarks.shape)}; flatten "
-            "frames first."
-        )
-    points = landmarks.detach()
+    points, rows, columns = points_and_pixels(landmarks, height, width)
     oval = points[:, torch.as_tensor(FACE_OVAL.copy(), device=points.device), :2]
     middle = (oval.amin(1, keepdim=True) + oval.amax(1, keepdim=True)) / 2
     x, y = (middle + margin * (oval - middle)).unbind(2)
     next_x, next_y = x.roll(-1, 1), y.roll(-1, 1)
-    rows = (torch.arange(height, device=points.device) + 0.5).to(points.dtype) / height
-    columns = (torch.arange(width, device=points.device) + 0.5).to(points.dtype) / width
     # Even-odd rule: a point is inside if a ray to its right crosses an odd number of sides.
     spans = (y[:, :, None] > rows) != (next_y[:, :, None] > rows)
     rise = torch.where(next_y == y, 1.0, next_y - y)

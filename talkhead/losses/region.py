@@ -14,6 +14,28 @@ MIN_HALF_EXTENT = 0.02
 """Least half side of a region in crop units: a shut eye still has a lid."""
 
 
+def points_and_pixels(landmarks: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Landmarks without gradient, and the centres of rows ``(height,)`` and columns ``(width,)`` beside them.
+
+    Args:
+        landmarks: ``(n, 478, 3)`` in crop units.
+        height: Rows of the picture.
+        width: Columns of the picture.
+
+    Raises:
+        ShapeError: Not 478 landmarks.
+    """
+    if landmarks.ndim != 3 or landmarks.shape[1] != N_LANDMARKS or landmarks.shape[2] < 2:
+        raise ShapeError(
+            f"expected landmarks (n, {N_LANDMARKS}, 3), got {tuple(landmarks.shape)}; flatten "
+            "frames first."
+        )
+    points = landmarks.detach()
+    rows = (torch.arange(height, device=points.device) + 0.5).to(points.dtype) / height
+    columns = (torch.arange(width, device=points.device) + 0.5).to(points.dtype) / width
+    return points, rows, columns
+
+
 def region_mask(landmarks: Tensor, height: int, width: int, margin: float = 1.3) -> Tensor:
     """Soft mask of mouth and eyes.
 
@@ -33,14 +55,7 @@ def region_mask(landmarks: Tensor, height: int, width: int, margin: float = 1.3)
     Raises:
         ShapeError: Not 478 landmarks.
     """
-    if landmarks.ndim != 3 or landmarks.shape[1] != N_LANDMARKS or landmarks.shape[2] < 2:
-        raise ShapeError(
-            f"expected landmarks (n, {N_LANDMARKS}, 3), got {tuple(landmarks.shape)}; flatten "
-            "frames first."
-        )
-    points = landmarks.detach()
-    rows = (torch.arange(height, device=points.device) + 0.5).to(points.dtype) / height
-    columns = (torch.arange(width, device=points.device) + 0.5).to(points.dtype) / width
+    points, rows, columns = points_and_pixels(landmarks, height, width)
     mask = points.new_zeros(len(points), height, width)
     for region in REGIONS:
         index = torch.as_tensor(region.copy(), device=points.device)

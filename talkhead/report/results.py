@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from talkhead.errors import DataError
+from talkhead.text_files import write_text_atomic
 
 FORMAT = 1
 FILE_NAME = "metrics.json"
@@ -120,9 +121,7 @@ class RunResult:
         """Write through a temporary name; half a file is never seen."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_text(json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
-        partial.replace(target)
+        write_text_atomic(target, json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def read(cls, path: Path | str) -> RunResult:

@@ -23,6 +23,7 @@ from talkhead.report.template_figures import draw as draw_figure
 from talkhead.report.template_tables import FilledTable, fill
 from talkhead.report.templates import Template, chosen
 from talkhead.report.tsne import plot_tsne
+from talkhead.text_files import write_text_atomic
 
 
 @dataclass
@@ -77,8 +78,8 @@ def write_report(
         except MissingDependencyError as error:
             report.left_out.append(str(error))
         _all_sheets(results, named, target / "sheets", report)
-    _write_text(report.csv, write_csv(tables))
-    _write_text(report.markdown, _markdown(tables, results, report))
+    write_text_atomic(report.csv, write_csv(tables))
+    write_text_atomic(report.markdown, _markdown(tables, results, report))
     return report
 
 
@@ -134,8 +135,8 @@ def write_templates(
                 written.left_out.append(f"{template.name}: {error}")
                 continue
             written.files += filled.pictures
-        _write_text(place, filled.markdown())
-        _write_text(place.with_suffix(".csv"), filled.csv())
+        write_text_atomic(place, filled.markdown())
+        write_text_atomic(place.with_suffix(".csv"), filled.csv())
         written.files += [place, place.with_suffix(".csv")]
     return written
 
@@ -291,10 +292,3 @@ def _snd_spaces(group: Sequence[RunResult]) -> list[str]:
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write through a temporary name."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
