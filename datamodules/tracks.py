@@ -43,8 +43,11 @@ class TrackFolder:
     folder: Path
     lag_rows: int = 0
 
-    def check(self) -> None:
+    def check(self, option: str = "--motion-tracks") -> None:
         """Refuse a folder that cannot serve, before hours of other work.
+
+        Args:
+            option: Where the user named it.
 
         Raises:
             DataError: No such folder, or no coefficient file in it.
@@ -52,7 +55,7 @@ class TrackFolder:
         if not self.folder.is_dir() or not any(self.folder.rglob(f"*{SUFFIX}")):
             raise DataError(
                 f"expected coefficient files (*{SUFFIX}) in {self.folder}, found none; pass the folder "
-                "that holds them as --motion-tracks."
+                f"that holds them as {option}."
             )
 
     def signature(self) -> list[Any]:

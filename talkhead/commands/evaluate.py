@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from talkhead.commands.evaluate_tracks import Tracks, add_options, tracks_of
 from talkhead.commands.evaluate_workers import Task, measure_pairs, place_of
 from talkhead.cores import usable_cores
 from talkhead.errors import ConfigError, DataError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from talkhead.evaluation.judges import JudgeFiles, Judges
     from talkhead.evaluation.measure import Measurement
     from talkhead.evaluation.pairs import Pair
-    from talkhead.evaluation.scores import MotionSpace
+    from talkhead.evaluation.spaces import MeshSpace, Spaces
     from talkhead.evaluation.summary import Summary
 
 _EPILOG = """Files pair by their path below the folder, whatever their ending. Every video is read by its time
@@ -138,6 +139,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--identity", metavar="CKPT", help="checkpoint with an identity_encoder")
     group.add_argument("--rigid-syncer", metavar="CKPT", help="checkpoint of stage rigid_syncer")
     group.add_argument("--gaze", metavar="CKPT", help="checkpoint of stage gaze")
+    add_options(made)
     return made
 
 
@@ -170,10 +172,11 @@ def evaluate(options: argparse.Namespace, command: str, landmarker: str) -> str:
         TalkheadError: See :func:`main`.
     """
     _check(options)
+    tracks = tracks_of(options)
     from datamodules.prepare.engine import make_landmarker
     from talkhead.evaluation.judges import JudgeFiles, Judges
     from talkhead.evaluation.measure import Measurement, MeasureOptions
-    from talkhead.evaluation.scores import MotionSpace
+    from talkhead.evaluation.spaces import FaceModelSpace, MeshSpace
     from talkhead.evaluation.summary import summarise, table
     from talkhead.report.results import clips_csv
     from talkhead.text_files import write_text_atomic
@@ -185,6 +188,8 @@ def evaluate(options: argparse.Namespace, command: str, landmarker: str) -> str:
     task = Task(files, settings, landmarker, options.out / "clips")
     prepared = None if options.motion_space is None else _prepared_space(options.motion_space)
     work, unpaired = _plan(options, task, tracker)
+    if tracks is not None:
+        tracks.check_any(work.pairs)
     _measure_all(work, task, options.workers, judges)
     done = [pair for pair in work.pairs if pair.name not in work.left_out]
     if not done:
@@ -196,13 +201,17 @@ def evaluate(options: argparse.Namespace, command: str, landmarker: str) -> str:
             raise DataError(
                 f"{place_of(task.clips, name)} vanished or broke; run the command again."
             )
+        if tracks is not None:
+            tracks.attach(name, found)
         return found
 
     names = [pair.name for pair in done]
-    space = prepared or MotionSpace.of_clips(names, lambda name: load(name).reference)
-    summary = summarise(names, load, space, options.training_confidence)
-    summary.missing = _missing(files, summary, options.training_confidence)
-    result = _result(options, command, tracker, work, summary, judges, files, space)
+    space = prepared or MeshSpace.of_clips(names, lambda name: load(name).reference)
+    spaces: Spaces = [space] if tracks is None else [space, FaceModelSpace()]
+    summary = summarise(names, load, spaces, options.training_confidence)
+    summary.missing = _missing(files, summary, options.training_confidence, tracks)
+    digests = files.digests() | ({} if tracks is None else tracks.digests(done))
+    result = _result(options, command, tracker, work, summary, judges, digests, space)
     result.write(options.out / "metrics.json")
     write_text_atomic(options.out / "per_clip.csv", clips_csv(summary.per_clip))
     text = table(summary, _facts(result, work, unpaired, summary))
@@ -298,22 +307,22 @@ def _measure_all(work: Work, task: Task, workers: int, judges: Judges) -> None:
             progress.update(bar, advance=1, description=label)
 
 
-def _prepared_space(folder: Path) -> MotionSpace:
+def _prepared_space(folder: Path) -> MeshSpace:
     """Descriptors of a prepared set; its fingerprint and not its place tells it from others."""
     import torch
 
     from datamodules.shards import PreparedSet
-    from talkhead.evaluation.scores import MotionSpace
+    from talkhead.evaluation.spaces import MeshSpace
 
     known = PreparedSet(folder)
     stats = known.motion_stats()
     standard = (torch.from_numpy(stats.mean), torch.from_numpy(stats.std))
     source = f"prepared set {known.dataset}, fingerprint {known.data_fingerprint[:12]}"
-    return MotionSpace(known.motion_model(), standard, source)
+    return MeshSpace(known.motion_model(), standard, source)
 
 
 def _missing(
-    files: JudgeFiles, summary: Summary, training_confidence: float | None
+    files: JudgeFiles, summary: Summary, training_confidence: float | None, tracks: Tracks | None
 ) -> dict[str, str]:
     """Metrics without weights, and what weights there were for but nothing to judge."""
     out = {
@@ -327,6 +336,13 @@ def _missing(
         out["sync_nlse"] = "give --training-confidence, of the method's training set"
     if files.rigid_syncer is not None and not any("rigid_" in name for name in summary.metrics):
         out["rigid_offset_*"] = "no clip with sound has a whole run of frames"
+    if tracks is None:
+        out["*[deep3d]"] = (
+            "give --generated-tracks and --reference-tracks, fitted with Deep3DFaceRecon"
+        )
+    else:
+        gaps = (f"*[deep3d] of {clip}" for clip in sorted(tracks.missing))
+        out |= dict(zip(gaps, (tracks.missing[k] for k in sorted(tracks.missing)), strict=True))
     out["multimodality"] = "needs several generated videos of one speech"
     return out
 
@@ -338,8 +354,8 @@ def _result(
     work: Work,
     summary: Summary,
     judges: Judges,
-    files: JudgeFiles,
-    space: MotionSpace,
+    digests: dict[str, str],
+    space: MeshSpace,
 ) -> Any:
     """The run in the suite's result format."""
     from talkhead.geometry.crop import crop_policy
@@ -356,7 +372,7 @@ def _result(
         "motion_space": space.source,
         "training_confidence": options.training_confidence,
         "judges": judges.names(),
-        "digests": files.digests(),
+        "digests": digests,
         "units": {name: unit_of(name) for name in summary.metrics},
         "spread": {
             name: {"std": None if count < 2 else std, "clips": count}

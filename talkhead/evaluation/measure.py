@@ -89,6 +89,8 @@ class Side:
         rigid_audio: Scale in ms -> those of the sound.
         readings: Space -> eye opening and gaze of every frame as a network reads them, ``(T, 4)``; NaN
             without a face.
+        coefficients: Rotation and expression of a face-model track, ``(T, 67)``; None without one. They
+            are read anew each time and not kept with the measurement.
     """
 
     landmarks: Tensor
@@ -101,6 +103,7 @@ class Side:
     rigid_points: dict[str, Tensor] = field(default_factory=dict)
     rigid_audio: dict[str, Tensor] = field(default_factory=dict)
     readings: dict[str, Tensor] = field(default_factory=dict)
+    coefficients: Tensor | None = None
 
     @property
     def frames(self) -> int:

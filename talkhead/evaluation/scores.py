@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from talkhead.evaluation.measure import Side
-from talkhead.geometry.motion import MotionModel
+from talkhead.evaluation.spaces import MotionSpace, Spaces
 from talkhead.geometry.points68 import ibug_points
 from talkhead.metrics.blinks import blink_rate
 from talkhead.metrics.csim import csim
@@ -28,83 +27,51 @@ from talkhead.metrics.part_distances import (
     mouth_distance,
 )
 from talkhead.metrics.rigid_offset import rigid_offsets
-from talkhead.metrics.sequences import Standard, frame_differences, standardised
+from talkhead.metrics.sequences import frame_differences, standardised
 from talkhead.metrics.silence import silence_motion
 from talkhead.metrics.snd import snd
 from talkhead.metrics.sync_scores import sync_scores
 from talkhead.metrics.variance import motion_variance
 from talkhead.stages.syncnet import MIN_WINDOWS
 
-SPACE = "descriptor"
-"""Name that scores of motion descriptors carry."""
-N_EXPRESSION = 16
 _MIN_VALID = 8
 """Fewer frames with a face on both sides than this have no second moments worth comparing."""
 
 
-@dataclass(frozen=True)
-class MotionSpace:
-    """What turns landmarks into the descriptors that motion is compared in.
-
-    Attributes:
-        model: Expression basis.
-        standard: Mean and deviation of the descriptors.
-        source: Where both come from, for the result.
-    """
-
-    model: MotionModel
-    standard: Standard
-    source: str
-
-    @classmethod
-    def of_clips(cls, names: Sequence[str], load: Callable[[str], Side]) -> MotionSpace:
-        """Fitted on real clips: scores then compare on these clips only.
-
-        Args:
-            names: Names of the clips.
-            load: A real clip by its name; each is read twice.
-
-        Raises:
-            DataError: Faces that never move.
-        """
-        model = MotionModel.fit((load(name).landmarks.numpy() for name in names), N_EXPRESSION)
-        fitted = cls(model, (torch.zeros(model.dim), torch.ones(model.dim)), "")
-        rows = torch.cat([fitted.encode(side)[side.tracked] for side in map(load, names)]).double()
-        standard = (rows.mean(0), rows.std(0))
-        return cls(model, standard, f"fitted on these {len(names)} real clips")
-
-    def encode(self, side: Side) -> Tensor:
-        """Descriptors of a clip, ``(T, D)``."""
-        return torch.from_numpy(self.model.encode(side.landmarks.numpy()))
-
-
 def cut(side: Side, start: int, stop: int) -> Side:
     """A run of frames without embeddings, which belong to other clocks."""
-    silent = None if side.silent is None else side.silent[start:stop]
-    return Side(side.landmarks[start:stop], side.tracked[start:stop], silent)
+    run = slice(start, stop)
+    silent = None if side.silent is None else side.silent[run]
+    coefficients = None if side.coefficients is None else side.coefficients[run]
+    return Side(side.landmarks[run], side.tracked[run], silent, coefficients=coefficients)
 
 
-def scores_alone(side: Side, space: MotionSpace) -> dict[str, float]:
+def scores_alone(side: Side, spaces: Spaces) -> dict[str, float]:
     """What a video scores without another one to compare with.
 
     Returns:
-        ``found``, ``blink_rate``, ``jitter[px256]``, ``silence_motion``, ``var[descriptor]``, and for each
-        SyncNet ``sync_confidence``, ``sync_distance``, ``sync_offset`` (absolute) and ``sync_signed_offset``,
-        for each scale of the rigid syncer ``rigid_offset_…`` (absolute) and ``rigid_confidence_…``. What
-        the clip is too short or too silent for is NaN; without one whole run there are no rigid scores.
+        ``found``, ``blink_rate``, ``jitter[px256]``, ``silence_motion``, ``var[…]`` in every space that
+        describes the clip; for each SyncNet ``sync_confidence``, ``sync_distance``, ``sync_offset``
+        (absolute) and ``sync_signed_offset``; for each scale of the rigid syncer ``rigid_offset_…``
+        (absolute) and ``rigid_confidence_…``. What the clip is too short or too silent for is NaN;
+        without one whole run there are no rigid scores.
     """
     points, valid = ibug_points(side.landmarks), side.tracked
     scores = {"found": float(valid.double().mean())}
-    names = ("blink_rate", "jitter[px256]", "silence_motion", f"var[{SPACE}]")
+    names = ("blink_rate", "jitter[px256]", "silence_motion")
     scores |= dict.fromkeys(names, math.nan)
-    if _moves(side):
-        motion = space.encode(side)
+    if _moves(valid):
         scores[names[0]] = float(blink_rate(points, valid))
         if bool(valid.unfold(0, 4, 1).all(-1).any()):
             scores[names[1]] = float(jitter(points, valid))
         if side.silent is not None:
             scores[names[2]] = float(silence_motion(points, side.silent, valid))
-        scores[names[3]] = float(motion_variance(motion, valid, standard=space.standard))
+    for space in spaces:
+        described = space.describe(side)
+        if described is not None:
+            enough = _moves(described.valid)
+            spread = motion_variance(*described, standard=space.standard) if enough else math.nan
+            scores[f"var[{space.name}]"] = float(spread)
     for name in side.visual:
         scores |= sync(side.visual[name], side.audio[name], name)
     return scores | rigid_sync(side.rigid_points, side.rigid_audio)
@@ -133,13 +100,13 @@ def sync(visual: Tensor, audio: Tensor, space: str) -> dict[str, float]:
     return {f"{name}[{space}]": value for name, value in zip(names, values, strict=True)}
 
 
-def scores_against(generated: Side, reference: Side, space: MotionSpace) -> dict[str, float]:
+def scores_against(generated: Side, reference: Side, spaces: Spaces) -> dict[str, float]:
     """What one video scores against another, frame by frame or as motion.
 
     Args:
         generated: The video judged.
         reference: What it should be; the longer one is cut.
-        space: Motion descriptors.
+        spaces: Motion descriptors.
 
     Returns:
         Distances of landmarks, parts and readings, CSIM and the motion distances per video, by name.
@@ -148,30 +115,45 @@ def scores_against(generated: Side, reference: Side, space: MotionSpace) -> dict
     ours, theirs = cut(generated, 0, frames), cut(reference, 0, frames)
     both = ours.tracked & theirs.tracked
     scores = identity_scores(generated, reference)
-    if int(both.sum()) < _MIN_VALID:
-        return scores
+    if int(both.sum()) >= _MIN_VALID:
+        scores |= _landmark_scores(ours, theirs, both) | reading_scores(generated, reference, both)
+    for space in spaces:
+        scores |= _descriptor_distances(ours, theirs, space)
+    return scores | motion_scores(generated, reference, spaces)
+
+
+def _landmark_scores(ours: Side, theirs: Side, both: Tensor) -> dict[str, float]:
+    """Distances of landmarks over the frames in which both faces are seen."""
     points = (ibug_points(ours.landmarks), ibug_points(theirs.landmarks), both)
-    scores |= {
+    marks = (ours.landmarks[both], theirs.landmarks[both])
+    return {
         "lmd_mouth[px256]": float(m_lmd(*points)),
         "lmd_mouth[inter_ocular]": float(m_lmd(*points, unit="inter_ocular")),
         "lmd_frontal[px256]": float(frontal_lmd(*points)),
         "lmd_frontal[inter_ocular]": float(frontal_lmd(*points, unit="inter_ocular")),
         "lmd_face[px256]": float(f_lmd(*points)),
         "lmd_face[inter_ocular]": float(f_lmd(*points, unit="inter_ocular")),
-    }
-    marks = (ours.landmarks[both], theirs.landmarks[both])
-    scores |= {
         "blink_distance": float(blink_distance(*marks)),
         "gaze_distance": float(gaze_distance(*marks)),
         "mouth_distance": float(mouth_distance(*marks)),
     }
-    scores |= reading_scores(generated, reference, both)
-    moves = [standardised(space.encode(side), space.standard) for side in (ours, theirs)]
-    for name, columns in (("expression", "expression"), ("pose", "rotation")):
-        part = space.model.layout[columns]
-        apart = descriptor_distance(moves[0][both][:, part], moves[1][both][:, part])
-        scores[f"{name}_distance[{SPACE}]"] = float(apart)
-    return scores | motion_scores(generated, reference, space)
+
+
+def _descriptor_distances(ours: Side, theirs: Side, space: MotionSpace) -> dict[str, float]:
+    """E_d and P_d of two clips of one length, where both are described."""
+    made, real = space.describe(ours), space.describe(theirs)
+    if made is None or real is None:
+        return {}
+    both = made.valid & real.valid
+    if int(both.sum()) < _MIN_VALID:
+        return {}
+    moves = [standardised(side.motion, space.standard)[both] for side in (made, real)]
+    scores = {}
+    for name, part in (("expression", "expression"), ("pose", "rotation")):
+        columns = space.parts[part]
+        apart = descriptor_distance(moves[0][:, columns], moves[1][:, columns])
+        scores[f"{name}_distance[{space.name}]"] = float(apart)
+    return scores
 
 
 def reading_scores(generated: Side, reference: Side, valid: Tensor) -> dict[str, float]:
@@ -186,24 +168,28 @@ def reading_scores(generated: Side, reference: Side, valid: Tensor) -> dict[str,
     return scores
 
 
-def motion_scores(generated: Side, reference: Side, space: MotionSpace) -> dict[str, float]:
-    """FID_fm, FID_dfm and SND of one video; the two need not be of one length."""
-    sides = (space.encode(generated), space.encode(reference), generated.tracked, reference.tracked)
-    if not (_moves(generated) and _moves(reference)):
-        return {}
-    still = float(fid_fm(*sides, standard=space.standard))
-    moving = float(fid_dfm(*sides, standard=space.standard))
-    return {
-        f"fid_fm[{SPACE}]": still,
-        f"fid_dfm[{SPACE}]": moving,
-        f"snd[{SPACE}]": still + moving,
-    }
+def motion_scores(generated: Side, reference: Side, spaces: Spaces) -> dict[str, float]:
+    """FID_fm, FID_dfm and SND of one video in every space; the two need not be of one length."""
+    scores: dict[str, float] = {}
+    for space in spaces:
+        ours, theirs = space.describe(generated), space.describe(reference)
+        if ours is None or theirs is None or not (_moves(ours.valid) and _moves(theirs.valid)):
+            continue
+        sides = (ours.motion, theirs.motion, ours.valid, theirs.valid)
+        still = float(fid_fm(*sides, standard=space.standard))
+        moving = float(fid_dfm(*sides, standard=space.standard))
+        scores |= {
+            f"fid_fm[{space.name}]": still,
+            f"fid_dfm[{space.name}]": moving,
+            f"snd[{space.name}]": still + moving,
+        }
+    return scores
 
 
-def _moves(side: Side) -> bool:
-    """Whether enough frames, and enough neighbouring ones, show a face."""
-    steps = int((side.tracked[1:] & side.tracked[:-1]).sum())
-    return int(side.tracked.sum()) >= _MIN_VALID and steps >= _MIN_VALID - 1
+def _moves(valid: Tensor) -> bool:
+    """Whether enough frames, and enough neighbouring ones, count."""
+    steps = int((valid[1:] & valid[:-1]).sum())
+    return int(valid.sum()) >= _MIN_VALID and steps >= _MIN_VALID - 1
 
 
 def identity_scores(generated: Side, reference: Side) -> dict[str, float]:
@@ -218,12 +204,12 @@ def identity_scores(generated: Side, reference: Side) -> dict[str, float]:
     return dict(sorted(scores.items()))
 
 
-def scores_shuffled(reference: Side, other: Side, space: MotionSpace) -> dict[str, float]:
+def scores_shuffled(reference: Side, other: Side, spaces: Spaces) -> dict[str, float]:
     """A real clip that stands in for another: what right pictures of the wrong moment score.
 
     Sync is that of the clip's pictures with the other's sound.
     """
-    scores = scores_against(other, reference, space)
+    scores = scores_against(other, reference, spaces)
     for name in reference.visual.keys() & other.audio.keys():
         windows = min(len(reference.visual[name]), len(other.audio[name]))
         scores |= sync(reference.visual[name][:windows], other.audio[name][:windows], name)
@@ -232,36 +218,33 @@ def scores_shuffled(reference: Side, other: Side, space: MotionSpace) -> dict[st
     return scores
 
 
-def scores_floor(reference: Side, space: MotionSpace) -> dict[str, float]:
+def scores_floor(reference: Side, spaces: Spaces) -> dict[str, float]:
     """The second half of a real clip as if generated for the first: what perfect results would score."""
     scores = identity_scores(*halves(reference))
-    if int(reference.tracked.sum()) < _MIN_VALID:
-        return scores
-    motion = space.encode(reference)
-    for name, distance in (("fid_fm", fid_fm), ("fid_dfm", fid_dfm), ("snd", snd)):
-        value = halves_floor(motion, reference.tracked, distance=distance, standard=space.standard)
-        scores[f"{name}[{SPACE}]"] = float(value)
+    distances = (("fid_fm", fid_fm), ("fid_dfm", fid_dfm), ("snd", snd))
+    for space in spaces:
+        described = space.describe(reference)
+        if described is None or int(described.valid.sum()) < _MIN_VALID:
+            continue
+        for name, distance in distances:
+            value = halves_floor(*described, distance=distance, standard=space.standard)
+            scores[f"{name}[{space.name}]"] = float(value)
     return scores
 
 
 class Pooled:
     """Distances over all clips at once: FID of pictures, and motion as one Gaussian a side."""
 
-    def __init__(self, space: MotionSpace) -> None:
+    def __init__(self, spaces: Spaces) -> None:
         """Nothing is known before the first clip."""
-        self._space = space
-        mean, std = space.standard
-        self._still = FrechetDistance(space.model.dim, space.standard)
-        # Differences have no offset.
-        self._moving = FrechetDistance(space.model.dim, (torch.zeros_like(mean), std))
+        self._motion = [_PooledMotion(space) for space in spaces]
         self._rows: dict[str, tuple[list[Tensor], list[Tensor]]] = {}
 
     def add(self, generated: Side, reference: Side) -> None:
         """Add one pair."""
+        for motion in self._motion:
+            motion.add(generated, reference)
         for real, side in ((False, generated), (True, reference)):
-            motion = self._space.encode(side)
-            self._still.update(motion, real=real, valid=side.tracked)
-            self._moving.update(frame_differences(motion, side.tracked), real=real)
             # Only Inception's distance is FID; any other network's must not be read as one.
             named = {f"fid[{name}]": rows for name, rows in side.inception.items()}
             named |= {f"frechet[{name}]": rows for name, rows in side.identity.items()}
@@ -276,9 +259,36 @@ class Pooled:
             ours, theirs = torch.cat(sides[0]), torch.cat(sides[1])
             enough = min(len(ours), len(theirs)) > 1
             scores[name] = float(frechet_distance(ours, theirs)) if enough else math.nan
+        for motion in self._motion:
+            scores |= motion.compute()
+        return scores
+
+
+class _PooledMotion:
+    """FID_fm, FID_dfm and SND of one space over the pairs that it describes on both sides."""
+
+    def __init__(self, space: MotionSpace) -> None:
+        self._space, self._pairs = space, 0
+        mean, std = space.standard
+        self._still = FrechetDistance(space.dim, space.standard)
+        # Differences have no offset.
+        self._moving = FrechetDistance(space.dim, (torch.zeros_like(mean), std))
+
+    def add(self, generated: Side, reference: Side) -> None:
+        ours, theirs = self._space.describe(generated), self._space.describe(reference)
+        if ours is None or theirs is None:
+            return
+        self._pairs += 1
+        for real, side in ((False, ours), (True, theirs)):
+            self._still.update(side.motion, real=real, valid=side.valid)
+            self._moving.update(frame_differences(*side), real=real)
+
+    def compute(self) -> dict[str, float]:
+        if self._pairs == 0:
+            return {}
         still, moving = float(self._still.compute()), float(self._moving.compute())
         values = {"fid_fm_pooled": still, "fid_dfm_pooled": moving, "snd_pooled": still + moving}
-        return scores | {f"{name}[{SPACE}]": value for name, value in values.items()}
+        return {f"{name}[{self._space.name}]": value for name, value in values.items()}
 
 
 def halves(side: Side) -> tuple[Side, Side]:

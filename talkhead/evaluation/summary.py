@@ -10,7 +10,6 @@ from typing import Any
 
 from talkhead.evaluation.measure import Measurement
 from talkhead.evaluation.scores import (
-    MotionSpace,
     Pooled,
     halves,
     scores_against,
@@ -18,6 +17,7 @@ from talkhead.evaluation.scores import (
     scores_floor,
     scores_shuffled,
 )
+from talkhead.evaluation.spaces import Spaces
 from talkhead.metrics.confidence import normalised_confidence
 from talkhead.report.results import MetricName
 from talkhead.report.tables import ARROWS, direction_of
@@ -54,7 +54,7 @@ class Summary:
 def summarise(
     names: Sequence[str],
     load: Callable[[str], Measurement],
-    space: MotionSpace,
+    spaces: Spaces,
     training_confidence: float | None = None,
 ) -> Summary:
     """Score measured clips; one or two of them are in memory at a time.
@@ -62,7 +62,7 @@ def summarise(
     Args:
         names: Names of the clips.
         load: A clip's measurement.
-        space: Motion descriptors.
+        spaces: Motion descriptors.
         training_confidence: Mean SyncNet confidence of the method's training set; adds ``sync_nlse``.
 
     Returns:
@@ -72,18 +72,18 @@ def summarise(
     partner = derangement(names)
     rows: dict[str, list[dict[str, Any]]] = {row: [] for row in ROWS}
     facts: list[dict[str, Any]] = []
-    pooled = {row: Pooled(space) for row in ("", "gt", "floor")}
+    pooled = {row: Pooled(spaces) for row in ("", "gt", "floor")}
     for i, name in enumerate(names):
         clip = load(name)
         other = load(names[partner[i]]).reference
         found: dict[str, dict[str, float]] = {
             "": clip.pictures
-            | scores_alone(clip.generated, space)
-            | scores_against(clip.generated, clip.reference, space),
-            "gt": scores_alone(clip.reference, space)
-            | scores_against(clip.reference, clip.reference, space),
-            "floor": scores_floor(clip.reference, space),
-            "shuffled": scores_shuffled(clip.reference, other, space) if len(names) > 1 else {},
+            | scores_alone(clip.generated, spaces)
+            | scores_against(clip.generated, clip.reference, spaces),
+            "gt": scores_alone(clip.reference, spaces)
+            | scores_against(clip.reference, clip.reference, spaces),
+            "floor": scores_floor(clip.reference, spaces),
+            "shuffled": scores_shuffled(clip.reference, other, spaces) if len(names) > 1 else {},
         }
         pooled[""].add(clip.generated, clip.reference)
         pooled["gt"].add(clip.reference, clip.reference)

@@ -40,6 +40,7 @@ N_COEFFICIENTS = 257
 MOTION_LAYOUT = {"rotation": slice(0, 3), "expression": slice(3, 67), "translation": slice(67, 70)}
 """Columns of :attr:`Deep3DTrack.motion`; the first 67 are those paper 1 measures (supplement I.2)."""
 MOTION_DIM = 70
+N_MEASURED = 67
 
 # The key under which each part lies where a file holds the parts instead of whole rows.
 _PART_KEYS = {

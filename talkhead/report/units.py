@@ -51,8 +51,18 @@ UNITS: Mapping[str, str] = {
 _IN_BRACKETS = {"px256": "px at 256", "inter_ocular": "eye distances"}
 
 
+_OF_FACE_MODEL = {
+    **dict.fromkeys(("var", "fid_fm", "fid_dfm", "snd"), "coefficients²"),
+    "expression_distance": "coefficients",
+    "pose_distance": "rad",
+}
+"""Units in the space ``deep3d``, whose numbers are not standardised."""
+
+
 def unit_of(name: str) -> str:
     """Unit of a metric by its full name; empty when it has none."""
     parsed = MetricName.parse(name)
     base = parsed.base.rpartition("/")[2].removesuffix("_pooled")
+    if parsed.space == "deep3d" and base in _OF_FACE_MODEL:
+        return _OF_FACE_MODEL[base]
     return UNITS.get(base, "") or _IN_BRACKETS.get(parsed.space, "")

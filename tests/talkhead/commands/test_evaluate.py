@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import savemat
 
 from talkhead.__main__ import main
 from talkhead.commands import evaluate as command
@@ -118,6 +119,63 @@ def test_gaze_and_lids_as_a_network_reads_them(clips: Path, tmp_path: Path) -> N
     assert without.settings["missing"][missing] == "give --gaze, a checkpoint of stage gaze"
     assert not any("_reading_distance" in name for name in without.metrics)
     assert without.config_digest != perfect.config_digest
+
+
+def write_track(path: Path, frames: int, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = 0.1 * np.random.default_rng(seed).standard_normal((frames, 257))
+    savemat(path, {"coeff": rows.astype(np.float32)})
+
+
+def test_face_model_tracks_are_scored_beside_the_mesh(clips: Path, tmp_path: Path) -> None:
+    for kind in ("real", "made"):
+        write_track(tmp_path / kind / "a.mat", 35, seed=0)
+    write_track(tmp_path / "real" / "deep" / "b.mat", 35, seed=1)
+    options = ["--generated-tracks", str(tmp_path / "made")]
+    options += ["--reference-tracks", str(tmp_path / "real")]
+    result = score(clips, tmp_path / "out", *options)
+    for name in ("snd", "fid_fm", "fid_dfm", "pose_distance", "expression_distance"):
+        assert result.metrics[f"{name}[deep3d]"] == pytest.approx(0.0, abs=1e-6)
+        assert result.metrics[f"shuffled/{name}[deep3d]"] > 0
+    assert result.metrics["floor/snd[deep3d]"] > 0
+    assert result.metrics["var[deep3d]"] == pytest.approx(0.01, rel=0.1)
+    assert result.settings["spread"]["var[deep3d]"]["clips"] == 1
+    assert result.settings["spread"]["gt/var[deep3d]"]["clips"] == 2
+    assert result.settings["units"]["pose_distance[deep3d]"] == "rad"
+    missing = "*[deep3d] of deep/b (generated)"
+    assert result.settings["missing"][missing] == "no file"
+    assert set(result.settings["digests"]) == {"generated_tracks", "reference_tracks"}
+    # Coefficients may come later: what was measured stays, another lag is another result.
+    again = score(clips, tmp_path / "out", *options, "--generated-track-lag", "2")
+    assert again.metrics["pose_distance[deep3d]"] > 0.1
+    assert again.metrics["psnr"] == result.metrics["psnr"]
+    assert again.config_digest != result.config_digest
+    write_track(tmp_path / "made" / "a.mat", 20, seed=0)
+    short = score(clips, tmp_path / "out", *options).settings["missing"]
+    assert "is it of another video" in short["*[deep3d] of a (generated)"]
+
+
+def test_tracks_that_cannot_serve_are_refused(clips: Path, tmp_path: Path) -> None:
+    write_track(tmp_path / "tracks" / "a.mat", 35, seed=0)
+    write_track(tmp_path / "others" / "z.mat", 35, seed=0)
+    tracks, others, empty = (str(tmp_path / name) for name in ("tracks", "others", "empty"))
+    for words, error, message in (
+        (["--generated-tracks", tracks], ConfigError, "pass --reference-tracks, too"),
+        (["--reference-tracks", tracks], ConfigError, "pass --generated-tracks, too"),
+        (
+            ["--generated-tracks", empty, "--reference-tracks", tracks],
+            DataError,
+            "found none; pass the folder that holds them as --generated-tracks",
+        ),
+        (
+            ["--generated-tracks", tracks, "--reference-tracks", others],
+            DataError,
+            "--reference-tracks: expected files named as the clips",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            score(clips, tmp_path / "out", *words)
+        assert not (tmp_path / "out").exists()
 
 
 def test_another_stage_or_half_a_file_is_no_gaze_judge(

@@ -8,7 +8,8 @@ import statistics
 import pytest
 
 from talkhead.evaluation.measure import Measurement
-from talkhead.evaluation.scores import MotionSpace, scores_against
+from talkhead.evaluation.scores import scores_against
+from talkhead.evaluation.spaces import MeshSpace
 from talkhead.evaluation.summary import (
     Summary,
     summarise,
@@ -22,12 +23,13 @@ CLIPS = {
     name: Measurement(side(60, seed=10 + i), side(60, seed=i), {"psnr": 30.0 + i}, {"frames": 60})
     for i, name in enumerate(("a", "b/c", "d"))
 }
-SPACE = MotionSpace.of_clips(list(CLIPS), lambda name: CLIPS[name].reference)
+SPACE = MeshSpace.of_clips(list(CLIPS), lambda name: CLIPS[name].reference)
+SPACES = [SPACE]
 
 
 @pytest.fixture(scope="module")
 def summary() -> Summary:
-    return summarise(list(CLIPS), CLIPS.__getitem__, SPACE, training_confidence=2.0)
+    return summarise(list(CLIPS), CLIPS.__getitem__, SPACES, training_confidence=2.0)
 
 
 def test_means_and_spread_by_hand(summary: Summary) -> None:
@@ -36,11 +38,11 @@ def test_means_and_spread_by_hand(summary: Summary) -> None:
     assert deviation == pytest.approx(1.0)
     assert count == 3
     values = [
-        scores_against(c.generated, c.reference, SPACE)["lmd_face[px256]"] for c in CLIPS.values()
+        scores_against(c.generated, c.reference, SPACES)["lmd_face[px256]"] for c in CLIPS.values()
     ]
     assert summary.metrics["lmd_face[px256]"] == pytest.approx(statistics.fmean(values))
     assert summary.spread["lmd_face[px256]"][0] == pytest.approx(statistics.stdev(values))
-    other = scores_against(CLIPS["b/c"].reference, CLIPS["a"].reference, SPACE)
+    other = scores_against(CLIPS["b/c"].reference, CLIPS["a"].reference, SPACES)
     row = summary.per_clip[0]
     assert row["shuffled/lmd_face[px256]"] == pytest.approx(other["lmd_face[px256]"])
 
@@ -55,7 +57,7 @@ def test_rows_of_real_clips(summary: Summary) -> None:
 
 
 def test_a_single_clip_has_no_other_to_be_shuffled_with() -> None:
-    alone = summarise(["a"], CLIPS.__getitem__, SPACE)
+    alone = summarise(["a"], CLIPS.__getitem__, SPACES)
     assert not [name for name in alone.metrics if name.startswith("shuffled/")]
     assert alone.metrics["psnr"] == 30.0
     assert math.isnan(alone.spread["psnr"][0])
