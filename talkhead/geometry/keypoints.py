@@ -188,7 +188,8 @@ def _by_keypoint(rows: Tensor) -> Tensor:
             f"expected rows (..., {KEYPOINT_DIM} K), got {tuple(rows.shape)}; pack keypoints as x, y and "
             "the Jacobian row by row."
         )
-    return rows.unflatten(-1, (-1, KEYPOINT_DIM))
+    numbers: Tensor = rows.unflatten(-1, (-1, KEYPOINT_DIM))
+    return numbers
 
 
 def _parts(matrices: Tensor) -> tuple[Tensor, Tensor]:
