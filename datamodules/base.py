@@ -255,7 +255,7 @@ class TalkheadDataModule(LightningDataModule):
                 self.prepared, rows, needs, seed=self.seed, resample=train, items=items
             )
         if not train and self.eval_length is not None:
-            needs = Sequences(self.eval_length)
+            needs = Sequences(self.eval_length, whole=needs.whole)
         return SequenceDataset(
             self.prepared, rows, needs, self.store, seed=self.seed, resample=train, items=items
         )

@@ -403,7 +403,9 @@ class SequenceDataset(Dataset[SequenceBatch]):
 
     In training, item ``g`` starts anywhere in its clip. In evaluation every clip is cut into
     consecutive runs (``stride`` frames apart, the last one padded), so whole clips can be put
-    together again from ``clip`` and ``start``. Padding is zero and ``valid`` is False on it.
+    together again from ``clip`` and ``start``. Padding is zero and ``valid`` is False on it. Where the
+    need is of ``whole`` runs there is no padding: shorter clips and what is left over at the end of a
+    clip are not used.
 
     Args:
         prepared: The set.
@@ -432,8 +434,9 @@ class SequenceDataset(Dataset[SequenceBatch]):
             raise DataError(f"expected clips to cut runs from, got none in {prepared.root}.")
         self.prepared, self.need, self.store = prepared, need, store
         self.seed, self.resample = seed, resample
-        step = need.stride or need.length
-        runs = [(row, start) for row in rows for start in _starts(row.frames, need.length, step)]
+        if need.whole:
+            rows = _long_enough(prepared, rows, need.length, lambda row: row.frames)
+        runs = [(row, start) for row in rows for start in _starts(row.frames, need)]
         self.slots = _arrange(runs, items, seed, resample)
         self.length = len(self.slots) if items is None or not resample else items
 
@@ -479,9 +482,12 @@ class SequenceDataset(Dataset[SequenceBatch]):
         return row, start
 
 
-def _starts(frames: int, length: int, stride: int) -> range:
-    """First frames of consecutive runs; the last run reaches the end of the clip."""
-    return range(0, max(frames - length, 0) + stride, stride)
+def _starts(frames: int, need: Sequences) -> range:
+    """First frames of consecutive runs; the last one reaches the end of the clip, unless all are whole."""
+    stride = need.stride or need.length
+    if need.whole:
+        return range(0, frames - need.length + 1, stride)
+    return range(0, max(frames - need.length, 0) + stride, stride)
 
 
 def keep(batch: SequenceBatch) -> SequenceBatch:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from datamodules.shard_io import write_array_atomic
 from datamodules.shards import OPEN_SHARDS, ClipRow, PreparedSet
+from talkhead.audio.mfcc import FULL_SCALE
 from talkhead.batch import FeatureSource, to_float
 from talkhead.errors import ConfigError, DataError, ShapeError
 from talkhead.text_files import write_text_atomic
@@ -32,7 +33,7 @@ from talkhead.text_files import write_text_atomic
 log = logging.getLogger(__name__)
 
 FEATURE_FILE = "feature.json"
-KINDS = ("frames", "mel")
+KINDS = ("frames", "mel", "landmarks", "wave")
 DIGEST_DIGITS = 12
 
 
@@ -214,8 +215,10 @@ def _compute(
         for shard, rows in by_shard.items():
             features = np.zeros((frames[shard], source.dim), np.float16)
             for row in rows:
-                for begin in range(0, row.frames, batch_size):
-                    at = range(begin, min(begin + batch_size, row.frames))
+                # Sound is only understood as a whole.
+                step = row.frames if source.kind == "wave" else batch_size
+                for begin in range(0, row.frames, step):
+                    at = range(begin, min(begin + step, row.frames))
                     block = _run(prepared, source, row, at, device)
                     features[row.start + begin : row.start + begin + len(at)] = block
                     progress.advance(task, len(at))
@@ -226,11 +229,7 @@ def _run(
     prepared: PreparedSet, source: FeatureSource, row: ClipRow, at: range, device: torch.device
 ) -> NDArray[np.float16]:
     """Features of some frames of one clip, checked for shape and range."""
-    if source.kind == "frames":
-        inputs = to_float(prepared.frames(row, at, source.size).to(device))
-    else:
-        inputs = prepared.mel_windows(row, at).to(device)
-    out = source.module(inputs)
+    out = source.module(_inputs(prepared, source, row, at, device))
     if not isinstance(out, Tensor) or out.shape != (len(at), source.dim):
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ShapeError(
@@ -244,6 +243,19 @@ def _run(
         )
     block: NDArray[np.float16] = half.cpu().numpy()
     return block
+
+
+def _inputs(
+    prepared: PreparedSet, source: FeatureSource, row: ClipRow, at: range, device: torch.device
+) -> Tensor:
+    """What an encoder of the source's kind eats."""
+    if source.kind == "frames":
+        return to_float(prepared.frames(row, at, source.size).to(device))
+    if source.kind == "landmarks":
+        return torch.from_numpy(prepared.landmarks(row, at)).to(device)
+    if source.kind == "wave":
+        return torch.from_numpy(prepared.audio(row)).float().div_(FULL_SCALE).to(device)
+    return prepared.mel_windows(row, at).to(device)
 
 
 @contextmanager

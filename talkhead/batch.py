@@ -37,10 +37,15 @@ class Windows:
 
 @dataclass(frozen=True)
 class Sequences:
-    """Need: runs of ``length`` frames of cached features and motion descriptors."""
+    """Need: runs of ``length`` frames of cached features and motion descriptors.
+
+    ``whole`` asks for runs without padding: clips shorter than ``length`` are left out, and so is in
+    evaluation what remains at the end of a clip.
+    """
 
     length: int = 128
     stride: int | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,9 @@ class FeatureSource:
     Attributes:
         name: Short name, the key in :attr:`SequenceBatch.features`.
         digest: Hash over the encoder's weights and spec; part of the cache key.
-        kind: What the network eats: ``"frames"`` ``(n, 3, H, W)`` float in [-1, 1], or ``"mel"``
-            windows ``(n, 1, F, M)``.
+        kind: What the network eats: ``"frames"`` ``(n, 3, H, W)`` float in [-1, 1], ``"mel"`` windows
+            ``(n, 1, F, M)``, ``"landmarks"`` ``(n, 478, 3)`` float in crop units, or ``"wave"``, all
+            samples ``(S,)`` of a clip as floats in [-1, 1], which one call turns into ``(T, D)``.
         size: Picture size the network expects in pixels (frames only).
         module: The network, in eval mode.
         dim: Width ``D`` of the feature.

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from datamodules.base import TalkheadDataModule
 from datamodules.datasets import (
     FramePairDataset,
     SequenceDataset,
@@ -220,6 +221,42 @@ def test_runs_longer_than_the_clip_are_padded(own_set: Path) -> None:
     batch = dataset.__getitems__([0, 1])
     assert batch.start.tolist() == [0, 0]
     assert batch.valid.sum(dim=1).tolist() == [60, 60]
+
+
+def test_whole_runs_leave_out_what_would_be_padded(
+    own_set: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = _sequences(own_set, Sequences(25, whole=True), resample=False)
+    batch = dataset.__getitems__(list(range(len(dataset))))
+    assert batch.start.tolist() == [0, 25] * 4
+    assert batch.valid.all()
+    overlapping = _sequences(own_set, Sequences(25, stride=10, whole=True), resample=False)
+    starts = [int(overlapping[i].start) for i in range(len(overlapping))]
+    assert starts == [0, 10, 20, 30] * 4
+    prepared, store = dataset.prepared, dataset.store
+    rows = prepared.rows("train")
+    mixed = [replace(rows[0], frames=24), *rows[1:]]
+    assert not caplog.records
+    for resample in (False, True):
+        caplog.clear()
+        left = SequenceDataset(prepared, mixed, Sequences(25, whole=True), store, resample=resample)
+        drawn = left.__getitems__(list(range(len(left))))
+        assert set(drawn.clip) == {row.id for row in rows[1:]}
+        assert drawn.valid.all()
+        assert "1 of 4 clips are left out" in caplog.text
+    with pytest.raises(DataError, match="at least 61 frames, got none among 4 clips"):
+        SequenceDataset(prepared, rows, Sequences(61, whole=True), store)
+
+
+def test_an_evaluation_length_keeps_runs_whole(own_set: Path) -> None:
+    data = TalkheadDataModule(str(own_set), batch_size=2, eval_length=25, feature_device="cpu")
+    source = FeatureSource("v", "0" * 12, "frames", Channels(), 3, 32)
+    for whole, runs in ((True, 4), (False, 6)):
+        data.attach(Sequences(40, whole=whole), {"v": source})
+        data.setup("test")
+        batches = list(data.test_dataloader())
+        assert sum(len(batch.clip) for batch in batches) == runs
+        assert all(bool(batch.valid.all()) for batch in batches) == whole
 
 
 def test_overlapping_runs_reach_the_end(own_set: Path) -> None:

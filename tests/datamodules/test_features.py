@@ -56,6 +56,39 @@ def test_features_are_the_encoders_output_for_every_frame(own_set: Path) -> None
     assert store.window("v", row, 55, 99).shape == (5, 3)
 
 
+class Half(nn.Module):
+    """Mean landmark of each frame, or the loudest sample of each frame of a wave, and its length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shapes.append(tuple(x.shape))
+        assert x.dtype == torch.float32
+        if x.ndim == 3:
+            return x.mean(dim=1)
+        return x.reshape(-1, 640).abs().amax(dim=1, keepdim=True).expand(-1, 3)
+
+
+def test_landmarks_come_in_batches_and_sound_as_a_whole(own_set: Path) -> None:
+    prepared = PreparedSet(own_set)
+    sources = {
+        kind: FeatureSource(kind, "a" * 16, kind, Half(), 3) for kind in ("landmarks", "wave")
+    }
+    store = ensure_features(prepared, sources, batch_size=25)
+    row = prepared.all_rows[3]
+    mesh = torch.from_numpy(prepared.landmarks(row)).mean(dim=1)
+    torch.testing.assert_close(store.window("landmarks", row), mesh, rtol=1e-3, atol=1e-3)
+    loudest = np.abs(prepared.audio(row).reshape(60, 640).astype(np.int32)).max(axis=1) / 32768
+    torch.testing.assert_close(
+        store.window("wave", row)[:, 0], torch.from_numpy(loudest).float(), rtol=1e-3, atol=0
+    )
+    shapes = {kind: source.module.shapes for kind, source in sources.items()}
+    assert shapes["landmarks"] == [(25, 478, 3), (25, 478, 3), (10, 478, 3)] * 8
+    assert shapes["wave"] == [(640 * 60,)] * 8
+
+
 def test_second_use_computes_nothing_and_other_digest_everything(own_set: Path) -> None:
     prepared = PreparedSet(own_set)
     ensure_features(prepared, {"v": _source()})
