@@ -8,12 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Past = tuple[Tensor, Tensor]
+"""Keys and values of the last frames, each ``(B, heads, n, width / heads)``."""
+
 
 class PostNormBlock(nn.Module):
     """Self-attention and feed-forward layer, each ``norm(x + dropout(f(x)))``.
 
     The same function as ``torch.nn.TransformerEncoderLayer(norm_first=False, activation="gelu")``,
-    with a key/value cache for causal roll-outs.
+    with a key/value cache for causal roll-outs: one written in place (:meth:`extend`), and one that
+    gradients flow through (:meth:`continued`).
     """
 
     def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
@@ -56,6 +60,30 @@ class PostNormBlock(nn.Module):
         )
         return self._finish(x, mixed)
 
+    def continued(self, x: Tensor, past: Past | None, context: int) -> tuple[Tensor, Past]:
+        """New frames after those of ``past``, each attending to the last ``context`` frames.
+
+        Nothing is written in place, so gradients reach every frame that keys and values came from.
+
+        Args:
+            x: New frames ``(B, t, width)``.
+            past: What the call before returned, None at the start.
+            context: Frames that a frame attends to, itself among them.
+
+        Returns:
+            The frames ``(B, t, width)``, and keys and values of the last ``context - 1`` frames.
+        """
+        query, key, value = self._split(x)
+        if past is not None:
+            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        fresh, known = x.shape[1], key.shape[2]
+        # A single new frame may see all that was kept.
+        mask = _band(fresh, known, context, x.device) if fresh > 1 else None
+        drop = self.attention_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=drop)
+        first = max(0, known - context + 1)
+        return self._finish(x, mixed), (key[:, :, first:], value[:, :, first:])
+
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each ``(B, heads, T, width / heads)``."""
         rows, frames, width = x.shape
@@ -69,6 +97,13 @@ class PostNormBlock(nn.Module):
         x = self.attention_norm(x + self.dropout(self.attention_out(mixed)))
         out: Tensor = self.feedforward_norm(x + self.dropout(self.feedforward(x)))
         return out
+
+
+def _band(fresh: int, known: int, context: int, device: torch.device) -> Tensor:
+    """``(fresh, known)``, True where one of the last ``fresh`` of ``known`` frames may look."""
+    query = torch.arange(known - fresh, known, device=device)[:, None]
+    key = torch.arange(known, device=device)
+    return (key <= query) & (key > query - context)
 
 
 def sinusoids(step: Tensor, dim: int) -> Tensor:
