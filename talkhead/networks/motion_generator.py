@@ -10,14 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from talkhead.errors import ConfigError, ShapeError
+from talkhead.geometry.keypoints import KEYPOINT_DIM, N_KEYPOINTS, ROW_DIM
 from talkhead.networks.audio_pyramid import AudioPyramid, Interpolation, check_energies
 from talkhead.networks.component import Component
+from talkhead.networks.keypoint_encoder import keypoint_encoder
 from talkhead.networks.transformer import Past, PostNormBlock
 from talkhead.specs import AudioSpec
 
-N_KEYPOINTS = 10
-KEYPOINT_DIM = 6
-ROW = N_KEYPOINTS * KEYPOINT_DIM
 Merge = Literal["sum", "concat"]
 """How the branches' velocities become one: their masked sum, or a linear map of them side by side."""
 WARM_UP_FRAMES = 2
@@ -192,9 +191,9 @@ class MotionGenerator(Component):
 
         Source: reference-facts 6.5 (three times the first frame, 8 mirrored steps, warm-up dropped).
         """
-        if first.ndim != 2 or first.shape[1] != ROW:
+        if first.ndim != 2 or first.shape[1] != ROW_DIM:
             raise ShapeError(
-                f"expected first keypoints (B, {ROW}), got {tuple(first.shape)}; pass one packed row "
+                f"expected first keypoints (B, {ROW_DIM}), got {tuple(first.shape)}; pass one packed row "
                 "a sequence."
             )
         return self._stream(first, self.audio.by_blocks(_warmed_up(audio)))
@@ -234,7 +233,7 @@ class MotionGenerator(Component):
         levels, dim = self.branches.sound.shape[:2]
         if (
             keypoints.ndim != 3
-            or keypoints.shape[2] != ROW
+            or keypoints.shape[2] != ROW_DIM
             or features.ndim != 4
             or (len(features), features.shape[1], features.shape[3])
             != (len(keypoints), levels, dim)
@@ -242,7 +241,7 @@ class MotionGenerator(Component):
             or not 1 <= keypoints.shape[1] <= max(shortest, features.shape[2])
         ):
             raise ShapeError(
-                f"expected keypoints (B, O, {ROW}) with features (B, {levels}, T, {dim}) of at least "
+                f"expected keypoints (B, O, {ROW_DIM}) with features (B, {levels}, T, {dim}) of at least "
                 f"{shortest} frames and 1 <= O <= T, got {tuple(keypoints.shape)} and "
                 f"{tuple(features.shape)}; take the features from audio_features."
             )
@@ -274,8 +273,8 @@ class _Branches(nn.Module):
         nn.init.uniform_(self.sound, -bound, bound)
         self.norm = nn.GroupNorm(self.count, self.count * inner)
         self.widen = _BranchLinear(self.count, inner, 4 * inner)
-        self.narrow = _BranchLinear(self.count, 4 * inner, ROW + N_KEYPOINTS)
-        self.merge = nn.Linear(self.count * ROW, ROW) if merge == "concat" else None
+        self.narrow = _BranchLinear(self.count, 4 * inner, ROW_DIM + N_KEYPOINTS)
+        self.merge = nn.Linear(self.count * ROW_DIM, ROW_DIM) if merge == "concat" else None
         last = self.narrow if self.merge is None else self.merge
         with torch.no_grad():
             last.weight.mul_(START_SHARE)
@@ -292,7 +291,7 @@ class _Branches(nn.Module):
         mixed = (self.seen(seen) + heard.flatten(2)).flatten(0, 1)
         x = self.norm(mixed).view(-1, self.count, self.inner).transpose(0, 1)
         out = self.narrow(F.gelu(self.widen(x))).transpose(0, 1)
-        velocities, logits = out.split([ROW, N_KEYPOINTS], -1)
+        velocities, logits = out.split([ROW_DIM, N_KEYPOINTS], -1)
         masks = logits.softmax(1)
         moved = velocities.unflatten(-1, (N_KEYPOINTS, KEYPOINT_DIM)) * masks[..., None]
         merged = moved.sum(1).flatten(1) if self.merge is None else self.merge(moved.flatten(1))
@@ -310,17 +309,6 @@ class _BranchLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.baddbmm(self.bias, x, self.weight)
-
-
-def keypoint_encoder(inner: int, width: int) -> nn.Sequential:
-    """60 numbers to ``inner``, layer norm, four times as many, GELU, ``width`` (reference-facts 6.5)."""
-    return nn.Sequential(
-        nn.Linear(ROW, inner),
-        nn.LayerNorm(inner),
-        nn.Linear(inner, 4 * inner),
-        nn.GELU(),
-        nn.Linear(4 * inner, width),
-    )
 
 
 def _warmed_up(audio: Iterable[Tensor]) -> Iterator[Tensor]:
