@@ -130,3 +130,17 @@ def canonical_landmarks() -> FloatArray:
     out: FloatArray = np.concatenate([mesh, *irises]).astype(np.float32)
     out.setflags(write=False)
     return out
+
+
+@lru_cache(maxsize=1)
+def mirror_order() -> IndexArray:
+    """For each landmark the one on its place in the mirrored face, ``(478,)``, read-only.
+
+    ``landmarks[..., mirror_order(), :]`` with ``x`` mirrored are the landmarks of the mirrored picture, in
+    the mesh's own order; twice is the identity.
+    """
+    face = canonical_landmarks()
+    mirrored = face * np.array([-1, 1, 1], np.float32)
+    order = ((face[None] - mirrored[:, None]) ** 2).sum(axis=-1).argmin(axis=1).astype(np.intp)
+    order.setflags(write=False)
+    return order

@@ -113,3 +113,13 @@ def test_tables_match_mediapipe_edges() -> None:
     assert ring_edges(ft.PICTURE_LEFT_EYE) == as_sets(edges.FACEMESH_RIGHT_EYE)
     assert ring_edges(ft.PICTURE_RIGHT_EYE) == as_sets(edges.FACEMESH_LEFT_EYE)
     assert ring_edges(ft.LIPS_OUTER) | ring_edges(ft.LIPS_INNER) == as_sets(edges.FACEMESH_LIPS)
+
+
+def test_mirror_order_swaps_the_sides() -> None:
+    order = ft.mirror_order()
+    assert sorted(order) == list(range(478))
+    np.testing.assert_array_equal(order[order], np.arange(478))
+    face = ft.canonical_landmarks()
+    np.testing.assert_allclose(face[order] * (-1, 1, 1), face, atol=1e-6)
+    assert order[[13, 33, 61, 468, 469, 470]].tolist() == [13, 263, 291, 473, 476, 475]
+    assert not order.flags.writeable
