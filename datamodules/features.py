@@ -8,6 +8,7 @@ changes, the features are computed again, never reused.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import logging
 import shutil
@@ -261,7 +262,8 @@ def _inputs(
 @contextmanager
 def _running(module: nn.Module, device: torch.device) -> Iterator[None]:
     """Encoder on the device, in eval mode, without gradients; all put back afterwards."""
-    home = next((p.device for p in module.parameters()), torch.device("cpu"))
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    home = next((tensor.device for tensor in tensors), torch.device("cpu"))
     modes = {part: part.training for part in module.modules()}
     module.to(device).eval()
     try:
