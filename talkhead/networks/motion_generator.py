@@ -97,7 +97,7 @@ class MotionGenerator(Component):
             PostNormBlock(width, heads, feedforward, dropout) for _ in range(layers)
         )
         self.summary = nn.Linear(width, hidden)
-        self.branches = _Branches(hidden + width, width, branches, audio_free_branch, inner, merge)
+        self.branches = Branches(hidden + width, width, branches, audio_free_branch, inner, merge)
 
     # -- training --------------------------------------------------------------------------------
 
@@ -247,7 +247,7 @@ class MotionGenerator(Component):
             )
 
 
-class _Branches(nn.Module):
+class Branches(nn.Module):
     """All branches at once, and their merging.
 
     The first layer of a branch is applied to its parts separately: the sound's for a whole run
@@ -263,6 +263,11 @@ class _Branches(nn.Module):
         inner: int,
         merge: Merge,
     ) -> None:
+        """Build the branches; arguments as those of :class:`MotionGenerator`.
+
+        Raises:
+            ConfigError: An unknown merge.
+        """
         super().__init__()
         if merge not in get_args(Merge):
             raise ConfigError(f"expected merge out of {', '.join(get_args(Merge))}, got {merge!r}.")
