@@ -141,6 +141,7 @@ def mirror_order() -> IndexArray:
     """
     face = canonical_landmarks()
     mirrored = face * np.array([-1, 1, 1], np.float32)
-    order = ((face[None] - mirrored[:, None]) ** 2).sum(axis=-1).argmin(axis=1).astype(np.intp)
+    squares = (face[None] - mirrored[:, None]) ** 2
+    order: IndexArray = squares.sum(axis=-1).argmin(axis=1).astype(np.intp)
     order.setflags(write=False)
     return order
