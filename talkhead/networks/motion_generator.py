@@ -164,9 +164,13 @@ class MotionGenerator(Component):
             ShapeError: Shapes that do not belong together.
         """
         self._check(keypoints, features)
+        if keypoints.shape[1] != features.shape[2]:
+            raise ShapeError(
+                f"expected keypoints of all {features.shape[2]} frames of sound, got "
+                f"{keypoints.shape[1]}; roll them out first."
+            )
         heard = self.branches.heard(features)
-        known = min(keypoints.shape[1], features.shape[2]) - 1
-        _, masks, _ = self._velocity(keypoints[:, :known], heard[:, 1 : known + 1], None)
+        _, masks, _ = self._velocity(keypoints[:, :-1], heard[:, 1:], None)
         return masks
 
     # -- generation ------------------------------------------------------------------------------

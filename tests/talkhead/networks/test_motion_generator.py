@@ -244,6 +244,8 @@ def test_wrong_options_and_shapes_are_refused() -> None:
         net(first, audio)
     with pytest.raises(ShapeError, match="at least 2 frames"):
         net(first[:, :1], audio[:, :4])
+    with pytest.raises(ShapeError, match="all 4 frames of sound, got 3; roll them out"):
+        net.masks(first[:, :3], net.audio_features(audio))
     with pytest.raises(ShapeError, match=r"features \(B, 4, T, 16\)"):
         net.roll_out(first, net.audio_features(audio)[:, :3])
     with pytest.raises(ShapeError, match=r"first keypoints \(B, 60\)"):
