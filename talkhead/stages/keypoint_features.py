@@ -15,9 +15,11 @@ from talkhead.audio.filter_bank import (
     log_filter_bank,
 )
 from talkhead.batch import FeatureSource, SequenceBatch
+from talkhead.checkpoint import Source, load_component, resolve
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.geometry.keypoints import ROW_DIM, scaled_and_shifted, smoothed
 from talkhead.networks.component import Component, tensors_digest, weights_digest
+from talkhead.networks.keypoint_detector import KeypointDetector
 from talkhead.networks.mesh_keypoints import MeshKeypoints
 from talkhead.specs import AudioSpec
 
@@ -88,6 +90,23 @@ def keypoint_sources(detector: Component, size: int = PICTURE_SIZE) -> dict[str,
         FILTER_BANK, sound.digest(), "wave", sound, STEPS_PER_FRAME * N_FILTERS
     )
     return sources
+
+
+def resolve_detector(source: Source | None) -> Component:
+    """The frozen keypoint detector of a stage.
+
+    Args:
+        source: Checkpoint that holds a ``keypoint_detector`` of either kind, or the spec kept in our own;
+            None and the empty spec are those of the face mesh.
+
+    Raises:
+        StageLinkError: The checkpoint does not hold one.
+    """
+    if not source:
+        return MeshKeypoints().eval().requires_grad_(False)
+    if isinstance(source, dict):
+        return resolve(KeypointDetector, source, "keypoint_detector")
+    return load_component(source, "keypoint_detector")
 
 
 def read_run(batch: SequenceBatch, *, smooth: bool) -> KeypointRun:

@@ -28,7 +28,7 @@ from talkhead.stages.base import Stage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
 from talkhead.stages.motion_prior import MotionPriorStage
 from tests.ranks import run_ranks
-from tests.talkhead.stages import test_gaze, test_rigid_syncer, test_syncnet
+from tests.talkhead.stages import test_gaze, test_rigid_syncer, test_syncer, test_syncnet
 from tests.talkhead.stages.motion_toys import (
     PRIOR,
     autoregressive,
@@ -76,6 +76,10 @@ def sync_windows(seed: int) -> SyncBatch:
 
 def landmark_runs(seed: int) -> LandmarkBatch:
     return test_rigid_syncer.batch(seed=seed)
+
+
+def keypoint_runs(seed: int) -> SequenceBatch:
+    return test_syncer.batch(seed=seed)
 
 
 def joined(first: B, second: B) -> B:
@@ -144,6 +148,14 @@ def made_rigid_syncer() -> Stage:
     return test_rigid_syncer.stage(lr=SLOW, mirror=False)
 
 
+def made_syncer() -> Stage:
+    """With all false partners there are, so that no draw differs between ranks."""
+    return test_syncer.stage(
+        lr=SLOW, hard_negatives=None, other_negatives=None, temperature=0.5, learn_temperature=True,
+        flip=False, scale=(1.0, 1.0), shift=0.0, level=0.0,
+    )  # fmt: skip
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "reenactment": (made_reenactment, frames),
     "av_contrastive": (made_contrastive, windows),
@@ -153,6 +165,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "gaze": (made_gaze, frames),
     "syncnet": (made_syncnet, sync_windows),
     "rigid_syncer": (made_rigid_syncer, landmark_runs),
+    "syncer": (made_syncer, keypoint_runs),
 }
 
 
