@@ -16,7 +16,37 @@ Mining = Literal["all", "hard", "semi_hard"]
 """Which false partners of an anchor count, see :func:`triplet_loss`."""
 
 
-class InfoNCE(nn.Module):
+class LogitScale(nn.Module):
+    """The inverse of a contrastive loss' temperature, fixed or learned up to a limit, as in CLIP."""
+
+    def __init__(self, temperature: float, learn: bool, max_scale: float = 100.0) -> None:
+        """Set up the scale.
+
+        Args:
+            temperature: Inverse of the scale, the first one where it is learned.
+            learn: Learn it.
+            max_scale: Largest scale.
+        """
+        super().__init__()
+        self.max_log_scale = math.log(max_scale)
+        self.fixed = 1.0 / temperature
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature))) if learn else None
+
+    @property
+    def scale(self) -> Tensor:
+        """Current logit scale."""
+        return torch.tensor(self.fixed) if self.log_scale is None else self.log_scale.exp()
+
+    def limit(self) -> None:
+        """Keep the scale within its limit while training."""
+        if self.log_scale is not None and self.training:
+            # The parameter itself is limited, as in CLIP: a clamp in the graph would stop its
+            # gradient.
+            with torch.no_grad():
+                self.log_scale.clamp_(max=self.max_log_scale)
+
+
+class InfoNCE(LogitScale):
     r"""Symmetric InfoNCE within each video.
 
     With cosine similarities ``c_ij`` of window ``i``'s sound and window ``j``'s picture and a scale
@@ -45,19 +75,10 @@ class InfoNCE(nn.Module):
             max_scale: Largest scale.
             similarity: See the class.
         """
-        super().__init__()
-        self.similarity = similarity
-        self.max_log_scale = math.log(max_scale)
-        self.log_scale = (
-            nn.Parameter(torch.tensor(-math.log(initial_temperature)))
-            if learn_temperature
-            else None
+        super().__init__(
+            initial_temperature if learn_temperature else 1.0, learn_temperature, max_scale
         )
-
-    @property
-    def scale(self) -> Tensor:
-        """Current logit scale."""
-        return torch.ones(()) if self.log_scale is None else self.log_scale.exp()
+        self.similarity = similarity
 
     def forward(
         self,
@@ -83,11 +104,7 @@ class InfoNCE(nn.Module):
             ShapeError: Shapes differ, or ``frame_index`` is missing or has another shape.
         """
         _check_pairs(audio, visual)
-        if self.log_scale is not None and self.training:
-            # The parameter itself is limited, as in CLIP: a clamp in the graph would stop its
-            # gradient.
-            with torch.no_grad():
-                self.log_scale.clamp_(max=self.max_log_scale)
+        self.limit()
         if self.similarity == "cosine":
             alike = _unit(audio) @ _unit(visual).transpose(1, 2)
         else:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from talkhead.errors import ShapeError
-from talkhead.losses.contrastive import gather_with_grad
+from talkhead.losses.contrastive import LogitScale, gather_with_grad
 
 Reduction = Literal["mean", "sum"]
 """How the terms of the levels become one: the mean as in the released code, or the paper's sum."""
@@ -79,6 +79,47 @@ def sampled_info_nce(
         allowed = ((place[:, None] - place[None]).abs() >= min_gap).repeat(runs, 1)
     false = _drawn(logits, allowed, negatives, generator)
     return -torch.cat([true, false], dim=1).log_softmax(dim=1)[:, 0].mean()
+
+
+class SampledInfoNCE(LogitScale):
+    """:func:`sampled_info_nce` with its numbers, and a scale that may be learned."""
+
+    def __init__(
+        self,
+        negatives: int | None = None,
+        from_others: bool = False,
+        min_gap: int = 1,
+        temperature: float = 1.0,
+        learn_temperature: bool = False,
+    ) -> None:
+        """Set up the loss.
+
+        Args:
+            negatives: See :func:`sampled_info_nce`.
+            from_others: See there.
+            min_gap: See there.
+            temperature: Inverse of the scale; 1 is the paper's bare cosine.
+            learn_temperature: Learn the scale, from ``temperature`` on.
+        """
+        super().__init__(temperature, learn_temperature)
+        self.negatives, self.from_others, self.min_gap = negatives, from_others, min_gap
+
+    def forward(self, anchors: Tensor, candidates: Tensor) -> Tensor:
+        """The loss of embeddings ``(B, N, D)``; in evaluation against all other windows of the run.
+
+        So its value then depends neither on draws nor on which runs share a batch.
+        """
+        if not self.training:
+            return sampled_info_nce(anchors, candidates, scale=self.scale)
+        self.limit()
+        return sampled_info_nce(
+            anchors,
+            candidates,
+            self.negatives,
+            from_others=self.from_others,
+            scale=self.scale,
+            min_gap=self.min_gap,
+        )
 
 
 def av_sync_terms(levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.metrics.offset import MAX_SHIFT_FRAMES, estimate_offset, offset_scores
+from talkhead.metrics.retrieval import pair_accuracy
 from talkhead.metrics.sequences import PerClipRows
 from talkhead.metrics.sync_scores import sync_scores
 from talkhead.time_pyramid import window_ms
@@ -42,7 +43,10 @@ class RigidOffsets(NamedTuple):
 
 
 def rigid_offsets(
-    levels: Sequence[Pair], *, max_shift: int = MAX_SHIFT_FRAMES, edges: Edges = "drop"
+    levels: Sequence[Pair],
+    *,
+    max_shift: int | Sequence[int] = MAX_SHIFT_FRAMES,
+    edges: Edges = "drop",
 ) -> RigidOffsets:
     """Offset of the sound on every level.
 
@@ -61,14 +65,16 @@ def rigid_offsets(
 
     Args:
         levels: Embeddings of points and sound, finest level first.
-        max_shift: Largest offset tried on either side, in frames of the level.
+        max_shift: Largest offset tried on either side, in frames of the level; one for all levels or
+            one each.
         edges: See above.
 
     Returns:
         Offsets and their confidence.
 
     Raises:
-        ShapeError: No level, shapes that differ, or too few windows for the offsets.
+        ShapeError: No level, shapes that differ, too few windows for the offsets, or another number of
+            largest offsets than of levels.
 
     Source: MS-Sync section 4.3, Table 2, with offsets to +-15 at every level (reference-facts 6.8). How
         it treated the ends is not published. Dropping is the default, because it comes nearest to the
@@ -78,12 +84,12 @@ def rigid_offsets(
     if not levels:
         raise ShapeError("expected the embeddings of at least one level, got none.")
     offsets, confidences = [], []
-    for points, audio in levels:
+    for (points, audio), reach in zip(levels, _shifts(max_shift, len(levels)), strict=True):
         if edges == "zeros":
-            scores = sync_scores(points, audio, max_shift=max_shift)
+            scores = sync_scores(points, audio, max_shift=reach)
             offset, confidence = -scores.offset, scores.lse_c
         else:
-            similarity = offset_scores(audio, points, max_shift=max_shift)
+            similarity = offset_scores(audio, points, max_shift=reach)
             if edges == "balanced":
                 similarity = _balanced(similarity, points, audio)
             offset, confidence = estimate_offset(similarity)
@@ -93,6 +99,14 @@ def rigid_offsets(
     if len(set(runs)) > 1:
         raise ShapeError(f"expected as many runs on every level, got {runs}; embed the same runs.")
     return RigidOffsets(torch.stack(offsets, dim=1), torch.stack(confidences, dim=1))
+
+
+def _shifts(max_shift: int | Sequence[int], levels: int) -> list[int]:
+    """Largest offset of every level."""
+    shifts = [max_shift] * levels if isinstance(max_shift, int) else list(max_shift)
+    if len(shifts) != levels:
+        raise ShapeError(f"expected one max_shift for each of {levels} levels, got {shifts}.")
+    return shifts
 
 
 def _balanced(similarity: Tensor, points: Tensor, audio: Tensor) -> Tensor:
@@ -119,14 +133,17 @@ def frame_ms(level: int) -> int:
 
 
 class RigidOffset(PerClipRows):
-    """Mean over runs of :func:`rigid_offsets`, absolute values first.
+    """Mean over runs of :func:`rigid_offsets`, absolute values first, and of the pair accuracy.
 
-    Lower is better; 0 is perfect. Give ``update`` the names of the runs and one that a distributed
+    An offset is better lower, 0 is perfect. Give ``update`` the names of the runs and one that a distributed
     sampler repeats counts once.
     """
 
     def __init__(
-        self, levels: int = 3, max_shift: int = MAX_SHIFT_FRAMES, edges: Edges = "drop"
+        self,
+        levels: int = 3,
+        max_shift: int | Sequence[int] = MAX_SHIFT_FRAMES,
+        edges: Edges = "drop",
     ) -> None:
         """Keep the settings.
 
@@ -137,11 +154,12 @@ class RigidOffset(PerClipRows):
 
         Raises:
             ConfigError: An unknown name for the edges.
+            ShapeError: Another number of largest offsets than of levels.
         """
         if edges not in EDGES:
             raise ConfigError(f"edges: expected one of {', '.join(EDGES)}, got {edges!r}.")
-        super().__init__(width=2 * levels)
-        self.levels, self.max_shift = levels, max_shift
+        super().__init__(width=3 * levels)
+        self.levels, self.max_shift = levels, _shifts(max_shift, levels)
         self.edges: Edges = edges
 
     def update(self, levels: Sequence[Pair], clip: Sequence[str] | None = None) -> None:
@@ -160,14 +178,16 @@ class RigidOffset(PerClipRows):
                 "for the levels of the syncer."
             )
         found = rigid_offsets(levels, max_shift=self.max_shift, edges=self.edges)
-        self.add_rows(torch.cat([found.offset.double(), found.confidence], dim=1), clip)
+        accuracy = torch.stack([pair_accuracy(audio, points) for points, audio in levels], dim=1)
+        self.add_rows(torch.cat([found.offset.double(), found.confidence, accuracy], dim=1), clip)
 
     def compute(self) -> dict[str, Tensor]:
         """Float64 scalars by name, NaN when no run was seen.
 
         For each scale ``s`` of ``200ms``, ``400ms``, …: ``offset_s``, mean |offset| in frames of the
         level as in MS-Sync's Table 2; ``offset_std_s``, its standard deviation over runs;
-        ``offset_in_ms_s``, the mean in milliseconds; ``confidence_s``.
+        ``offset_in_ms_s``, the mean in milliseconds; ``confidence_s``; ``pair_accuracy_s``
+        (:func:`talkhead.metrics.retrieval.pair_accuracy`).
         """
         rows = self.distinct()
         out = {}
@@ -179,4 +199,5 @@ class RigidOffset(PerClipRows):
             out[f"offset_std_{scale}"] = (offset - offset.mean()).square().mean().sqrt()
             out[f"offset_in_ms_{scale}"] = frame_ms(level) * offset.mean()
             out[f"confidence_{scale}"] = rows[:, self.levels + level].mean()
+            out[f"pair_accuracy_{scale}"] = rows[:, 2 * self.levels + level].mean()
         return out

@@ -72,8 +72,11 @@ _HIGHER = (
     "csim",
     "pair_accuracy",
     "rigid_confidence",
+    "rigid_pair_accuracy",
+    "av_confidence",
+    "av_pair_accuracy",
 )
-_LOWER = ("leakage", "lpips", "loss", "lmd", "offset_error", "rigid_offset")
+_LOWER = ("leakage", "lpips", "loss", "lmd", "offset_error", "rigid_offset", "av_offset")
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,17 @@ UNITS: Mapping[str, str] = {
     "sync_offset": "frames of 40 ms",
     "sync_signed_offset": "frames of 40 ms",
     "sync_nlse": "share",
-    **{f"rigid_offset_{window_ms(i)}ms": f"frames of {frame_ms(i)} ms" for i in range(MAX_LEVELS)},
-    **{f"rigid_confidence_{window_ms(i)}ms": "cosine" for i in range(MAX_LEVELS)},
+    **{
+        f"{of}_offset_{window_ms(i)}ms": f"frames of {frame_ms(i)} ms"
+        for of in ("rigid", "av")
+        for i in range(MAX_LEVELS)
+    },
+    **{
+        f"{of}_{name}_{window_ms(i)}ms": unit
+        for of in ("rigid", "av")
+        for name, unit in (("confidence", "cosine"), ("pair_accuracy", "share"))
+        for i in range(MAX_LEVELS)
+    },
     "lmd_mouth": "",
     "lmd_frontal": "",
     "lmd_face": "",

@@ -12,8 +12,7 @@ from talkhead.batch import LandmarkBatch, LandmarkRuns
 from talkhead.errors import ConfigError
 from talkhead.losses.contrastive import InfoNCE, Mining, triplet_loss
 from talkhead.metrics.offset import MAX_SHIFT_FRAMES
-from talkhead.metrics.retrieval import pair_accuracy
-from talkhead.metrics.rigid_offset import Edges, Pair, RigidOffset, rigid_offsets
+from talkhead.metrics.rigid_offset import Edges, Pair
 from talkhead.networks.rigid_syncer import (
     RUN_FRAMES,
     LevelEmbeddings,
@@ -21,15 +20,12 @@ from talkhead.networks.rigid_syncer import (
     shortest_run,
     windows_of,
 )
-from talkhead.ranks import gather_lists
 from talkhead.stages.base import Stage, build
+from talkhead.stages.reference_offsets import ReferenceOffsets, pair_accuracies
 from talkhead.stages.step_decay import step_decayed_adamw
 
 NAME = "rigid_syncer"
 """Whose scores these are; part of the name of each."""
-
-Run = tuple[str, int, list[Pair]]
-"""Clip, first frame and embeddings of one run, without the batch axis."""
 
 
 class RigidSyncerStage(Stage):
@@ -120,9 +116,7 @@ class RigidSyncerStage(Stage):
             InfoNCE(learn_temperature=temperature)
             for _ in range(levels if loss == "info_nce" else 0)
         )
-        self.own = RigidOffset(levels, max_shift, edges)
-        self.foreign = RigidOffset(levels, max_shift, edges)
-        self.runs: list[Run] = []
+        self.offsets = ReferenceOffsets(self.rigid_syncer.scales, max_shift, edges)
 
     def needs(self) -> LandmarkRuns:
         """Runs of landmarks with their sound."""
@@ -141,7 +135,7 @@ class RigidSyncerStage(Stage):
 
     def on_validation_epoch_start(self) -> None:
         """Begin a new list of runs."""
-        self._begin()
+        self.offsets.reset()
 
     def validation_step(self, batch: LandmarkBatch, batch_idx: int) -> None:
         """Loss, accuracy and offsets of whole runs."""
@@ -153,20 +147,13 @@ class RigidSyncerStage(Stage):
 
     def on_test_epoch_start(self) -> None:
         """Begin a new list of runs."""
-        self._begin()
+        self.offsets.reset()
         self.per_clip_results = []
 
     def test_step(self, batch: LandmarkBatch, batch_idx: int) -> None:
         """As validation, on the test split; every run leaves its offsets."""
         levels = self._evaluate(batch, "test")
-        found = rigid_offsets(levels, max_shift=self.own.max_shift, edges=self.own.edges)
-        names = [f"offset_{scale}ms" for scale in self.rigid_syncer.scales]
-        self.per_clip_results += [
-            {"clip": clip, "start": start, **dict(zip(names, offsets, strict=True))}
-            for clip, start, offsets in zip(
-                batch.clip, batch.start.tolist(), found.offset.tolist(), strict=True
-            )
-        ]
+        self.per_clip_results += self.offsets.rows(levels, batch.clip, batch.start)
 
     def on_test_epoch_end(self) -> None:
         """Offsets with the runs' own sound and with that of others."""
@@ -194,47 +181,22 @@ class RigidSyncerStage(Stage):
             terms[f"level_{self.rigid_syncer.scales[number]}ms"] = term
         return terms
 
-    def _begin(self) -> None:
-        self.own.reset()
-        self.foreign.reset()
-        self.runs = []
-
     def _evaluate(self, batch: LandmarkBatch, prefix: str) -> list[LevelEmbeddings]:
         """Log loss and accuracy of a batch and note its runs; their embeddings."""
         levels: list[LevelEmbeddings] = self.rigid_syncer(batch.points, batch.filter_bank)
         rows = len(batch.points)
         self.weighted(self._contrast(levels), prefix, rows)
-        accuracy = [pair_accuracy(audio, points).mean().float() for points, audio in levels]
-        names = [f"{prefix}/pair_accuracy_{scale}ms" for scale in self.rigid_syncer.scales]
-        scores = dict(zip(names, accuracy, strict=True))
-        scores[f"{prefix}/pair_accuracy"] = torch.stack(accuracy).mean()
-        self.log_dict(scores, batch_size=rows, sync_dist=True)
-        places = list(zip(batch.clip, batch.start.tolist(), strict=True))
-        self.own.update(levels, [f"{clip}@{start}" for clip, start in places])
-        # A whole split is kept, and unit vectors need no more digits here than half floats have.
-        halves = [(points.half().cpu(), audio.half().cpu()) for points, audio in levels]
-        for row, (clip, start) in enumerate(places):
-            # Cloned, because a view would drag its whole batch along to the other ranks.
-            pairs = [(points[row].clone(), audio[row].clone()) for points, audio in halves]
-            self.runs.append((clip, start, pairs))
+        accuracy = pair_accuracies(levels, self.rigid_syncer.scales)
+        self.log_dict(
+            {f"{prefix}/{name}": value for name, value in accuracy.items()},
+            batch_size=rows,
+            sync_dist=True,
+        )
+        self.offsets.update(levels, batch.clip, batch.start)
         return levels
 
     def _score(self, prefix: str) -> None:
         """Log the offsets of the real runs, and of their motion with the sound of another clip."""
-        by_place = {(clip, start): pairs for clip, start, pairs in gather_lists(self.runs)}
-        runs = [(clip, start, by_place[clip, start]) for clip, start in sorted(by_place)]
-        references = {"gt": self.own}
-        for place, (clip, start, pairs) in enumerate(runs):
-            # Half the split away in the order of names is another clip, mostly another speaker.
-            other, _, sound = runs[(place + len(runs) // 2) % len(runs)]
-            if other != clip:
-                mixed = [(p[0][None], s[1][None]) for p, s in zip(pairs, sound, strict=True)]
-                self.foreign.update(mixed, [f"{clip}@{start}"])
-                references["shuffled"] = self.foreign
-        for reference, metric in references.items():
-            values = metric.compute()
-            self.log_dict({
-                f"{prefix}/{reference}/rigid_{name}[{NAME}]": value.float()
-                for name, value in values.items()
-            })  # fmt: skip
-        self.runs = []
+        for name, value in self.offsets.compute().items():
+            reference, _, measure = name.partition("/")
+            self.log(f"{prefix}/{reference}/rigid_{measure}[{NAME}]", value)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from talkhead.errors import ShapeError
-from talkhead.losses.sync import av_sync_loss, av_sync_terms, sampled_info_nce
+from talkhead.losses.sync import SampledInfoNCE, av_sync_loss, av_sync_terms, sampled_info_nce
 from tests.oracles import av_sync
 
 
@@ -166,3 +166,32 @@ def test_levels_that_do_not_belong_together_are_refused() -> None:
         av_sync_loss([(points, audio), (points, audio[:, 1:])])
     with pytest.raises(ShapeError, match="long enough for the levels"):
         av_sync_loss([(points[:, :0], audio[:, :0])])
+
+
+def test_the_module_draws_in_training_and_takes_all_in_evaluation() -> None:
+    audio, points = rows(windows=9)
+    made = SampledInfoNCE(negatives=2, min_gap=3, temperature=0.5)
+    torch.manual_seed(4)
+    trained = made(audio, points)
+    random = torch.Generator().manual_seed(4)
+    expected = sampled_info_nce(audio, points, 2, scale=2.0, min_gap=3, generator=random)
+    assert torch.equal(trained, expected)
+    assert list(made.parameters()) == []
+    # Neither draws nor the other runs of the batch matter to what is compared between epochs.
+    for one in (made.eval(), SampledInfoNCE(48, from_others=True, temperature=0.5).eval()):
+        assert torch.equal(one(audio, points), sampled_info_nce(audio, points, scale=2.0))
+        alone = torch.stack([one(audio[b : b + 1], points[b : b + 1]) for b in range(3)])
+        torch.testing.assert_close(alone.mean(), one(audio, points))
+
+
+def test_a_learned_scale_starts_at_the_temperature_and_is_limited() -> None:
+    audio, points = rows()
+    made = SampledInfoNCE(negatives=4, temperature=0.07, learn_temperature=True)
+    assert made.scale.item() == pytest.approx(1 / 0.07)
+    made(audio, points).backward()
+    assert made.log_scale is not None
+    assert made.log_scale.grad is not None
+    with torch.no_grad():
+        made.log_scale.fill_(9.0)
+    made(audio, points)
+    assert made.scale.item() == pytest.approx(100.0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from talkhead.errors import ConfigError, ShapeError
+from talkhead.metrics.retrieval import pair_accuracy
 from talkhead.metrics.rigid_offset import (
     Edges,
     Pair,
@@ -94,7 +95,32 @@ def test_the_metric_is_the_mean_of_absolute_values_in_frames_and_milliseconds() 
         assert out[f"offset_in_ms_{scale}"] == pytest.approx(2.0 * ms)
         assert out[f"offset_std_{scale}"] == pytest.approx(spread)
         assert out[f"confidence_{scale}"] > 0.5
-    assert len(out) == 12
+    assert len(out) == 15
+
+
+def test_pair_accuracy_is_the_mean_over_runs() -> None:
+    metric, levels = RigidOffset(), noise(3, seed=2)
+    metric.update(levels)
+    out = metric.compute()
+    for scale, (points, audio) in zip(("200ms", "400ms", "800ms"), levels, strict=True):
+        expected = pair_accuracy(audio, points).mean()
+        torch.testing.assert_close(out[f"pair_accuracy_{scale}"], expected)
+    perfect = RigidOffset()
+    perfect.update(run(2))
+    assert perfect.compute()["pair_accuracy_800ms"] == 1.0
+
+
+def test_every_level_may_have_a_largest_offset_of_its_own() -> None:
+    levels = run(2, late=3)
+    assert rigid_offsets(levels, max_shift=(15, 3, 2)).offset[:, :2].tolist() == [[3, 3]] * 2
+    for reach in (2, 15):
+        alone = rigid_offsets(levels[2:], max_shift=reach)
+        both = rigid_offsets(levels[1:], max_shift=(9, reach))
+        assert torch.equal(both.offset[:, 1:], alone.offset)
+        assert torch.equal(both.confidence[:, 1:], alone.confidence)
+    metric = RigidOffset(max_shift=[4, 3, 2])
+    metric.update(noise(9, seed=1))
+    assert metric.distinct()[:, :3].abs().amax(dim=0).le(torch.tensor([4, 3, 2])).all()
 
 
 def test_batches_names_and_repeats_change_nothing() -> None:
@@ -114,7 +140,7 @@ def test_no_run_is_no_number() -> None:
         # Computing without an update is the case under test.
         warnings.simplefilter("ignore", UserWarning)
         out = RigidOffset(levels=2).compute()
-    assert len(out) == 8
+    assert len(out) == 10
     assert all(math.isnan(value.item()) for value in out.values())
 
 
@@ -127,5 +153,7 @@ def test_what_does_not_fit_is_refused() -> None:
         RigidOffset().update(run(1)[:2])
     with pytest.raises(ShapeError, match=r"as many runs on every level, got \[2, 2, 1\]"):
         rigid_offsets([*run(2)[:2], run(1)[2]])
+    with pytest.raises(ShapeError, match=r"one max_shift for each of 3 levels, got \[15, 15\]"):
+        RigidOffset(max_shift=(15, 15))
     with pytest.raises(ConfigError, match="one of drop, zeros, balanced, got 'mirror'"):
         RigidOffset(edges="mirror")  # type: ignore[arg-type]  # the case under test
