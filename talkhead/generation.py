@@ -49,6 +49,43 @@ class Portrait:
     landmarks: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Request:
+    """What a video shall show: the options of ``talkhead generate``.
+
+    Attributes:
+        renderers: Names of renderers, a column each.
+        size: Side of the pictures in pixels.
+        seeds: Seeds of the motion, a set of columns each.
+        sampler: Sampler of a diffusion prior.
+        steps: Its network evaluations; None takes the suite's.
+        guidance: Its guidance; None takes the suite's.
+        from_portrait: Whether the motion begins with the portrait's own pose and expression.
+        edits: Frame -> face whose pose and expression the motion shall have there.
+    """
+
+    renderers: tuple[str, ...]
+    size: int = 256
+    seeds: tuple[int, ...] = (0,)
+    sampler: SamplerKind = "dpmpp2m"
+    steps: int | None = None
+    guidance: float | None = None
+    from_portrait: bool = False
+    edits: Mapping[int, Portrait] = field(default_factory=dict)
+
+    def only_sampled(self) -> list[str]:
+        """Options in use that only a sampled motion has."""
+        given = {
+            "--seed": self.seeds != (0,),
+            "--sampler": self.sampler != "dpmpp2m",
+            "--steps": self.steps is not None,
+            "--guidance": self.guidance is not None,
+            "--start": self.from_portrait,
+            "--edit": bool(self.edits),
+        }
+        return [name for name, used in given.items() if used]
+
+
 @dataclass
 class TalkingHead:
     """A trained motion prior together with everything its checkpoint carries.
@@ -131,7 +168,7 @@ class TalkingHead:
         """Pose, eyes and expression of a face, ``(42,)``."""
         side = self.stage.video_spec.size
         with torch.no_grad():
-            seen = self.stage.motion_encoder(_as_batch(portrait.picture, side, self.stage.device))
+            seen = self.stage.motion_encoder(as_batch(portrait.picture, side, self.stage.device))
             code: Tensor = self.stage.nonlip_head(seen)[0]
         return code
 
@@ -180,6 +217,43 @@ class TalkingHead:
             pending[:] = [audio[count:]]
             with torch.no_grad():
                 yield nonlip, self.stage.lip_head(audio[:count])
+
+    def animate(
+        self, portrait: Portrait, wave: NDArray[np.float32], request: Request
+    ) -> Iterator[list[Picture]]:
+        """For every frame one picture a (seed, renderer).
+
+        Raises:
+            ConfigError: An edited frame lies outside the speech.
+            StageLinkError: A renderer the checkpoint does not carry.
+        """
+        columns: list[tuple[int, GeneratorRenderer | MeshRenderer]] = []
+        for row in range(len(request.seeds)):
+            for name in request.renderers:
+                if name == "mesh":
+                    columns.append((row, MeshRenderer(self.readout(), portrait)))
+                else:
+                    columns.append((row, GeneratorRenderer(self.stage, portrait, request.size)))
+        kept = {frame: self.nonlip_code(face) for frame, face in request.edits.items()}
+        if request.from_portrait:
+            kept = {0: self.nonlip_code(portrait)} | kept
+        settings = self.sampler(
+            kind=request.sampler, steps=request.steps, guidance=request.guidance
+        )
+        for nonlip, lip in self.codes(wave, settings, request.seeds, kept):
+            streams = [render(nonlip[row], lip) for row, render in columns]
+            yield from (list(pictures) for pictures in zip(*streams, strict=True))
+
+    def tags(self, request: Request) -> dict[str, Any]:
+        """How the motion was made, for the video's container."""
+        return {
+            "prior_digest": self.digest,
+            "seeds": list(request.seeds),
+            "sampler": request.sampler,
+            "guidance": request.guidance,
+            "start": "portrait" if request.from_portrait else "noise",
+            "edits": sorted(request.edits),
+        }
 
 
 def find_stage(name: str, where: Path | str) -> type[Stage]:
@@ -244,7 +318,7 @@ def find_portrait(
     return Portrait(crop_frame(picture, box, size), to_crop_units(faces[0], box))
 
 
-def _as_batch(picture: Picture, side: int, device: torch.device) -> Tensor:
+def as_batch(picture: Picture, side: int, device: torch.device) -> Tensor:
     """A square picture as an encoder's input ``(1, 3, side, side)``."""
     import cv2
 
@@ -273,7 +347,7 @@ class GeneratorRenderer:
                 "--model.identity_encoder, or use --renderer mesh."
             )
         self._generator, self._size = stage.generator, size
-        picture = _as_batch(portrait.picture, stage.video_spec.size, stage.device)
+        picture = as_batch(portrait.picture, stage.video_spec.size, stage.device)
         with torch.no_grad():
             self._identity, self._map = stage.identity_encoder(picture)
 

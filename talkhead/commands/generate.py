@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,10 @@ from talkhead import __version__
 from talkhead.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from talkhead.generation import Request, TalkingHead
+    from talkhead.generation_keypoints import KeypointTalker
 
-    from talkhead.generation import Picture, Portrait, TalkingHead
+    Talker = TalkingHead | KeypointTalker
 
 RENDERERS = ("generator", "mesh")
 SYNTHETIC_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -30,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
         "--portrait", type=Path, required=True, help="picture or video (first frame) with a face"
     )
     made.add_argument("--speech", type=Path, required=True, help="sound file with speech")
-    made.add_argument("--checkpoint", type=Path, required=True, help="checkpoint of a motion prior")
+    made.add_argument(
+        "--checkpoint", type=Path, required=True, help="checkpoint of a motion prior or of ms_sync"
+    )
     made.add_argument("--out", type=Path, required=True, help="mp4 to write")
     made.add_argument(
         "--renderer", default="generator", help="generator, mesh, or both: generator,mesh"
@@ -73,15 +75,26 @@ def main(argv: list[str]) -> int:
         raise ConfigError(
             f"--size: expected an even number of at least 64 pixels, got {options.size}."
         )
-    from talkhead.generation import TalkingHead
-
-    head = TalkingHead.load(options.checkpoint)
-    _write(options, head, renderers, seeds)
+    _write(options, _load(options.checkpoint), renderers, seeds)
     return 0
 
 
+def _load(path: Path) -> Talker:
+    """The model of a checkpoint, whatever system it belongs to.
+
+    Raises:
+        StageLinkError: A checkpoint of a stage that makes no motion.
+    """
+    from talkhead.checkpoint import read_block, read_checkpoint
+    from talkhead.generation import TalkingHead
+    from talkhead.generation_keypoints import KeypointTalker
+
+    stage = read_block(read_checkpoint(path), path)["stage"]
+    return KeypointTalker.load(path) if stage == "ms_sync" else TalkingHead.load(path)
+
+
 def _write(
-    options: argparse.Namespace, head: TalkingHead, renderers: list[str], seeds: list[int]
+    options: argparse.Namespace, head: Talker, renderers: list[str], seeds: list[int]
 ) -> None:
     """Decode, animate, encode; one block of frames in memory at a time."""
     from rich.progress import Progress
@@ -96,17 +109,15 @@ def _write(
     portrait = find_portrait(
         _first_picture(options.portrait), MediaPipeMesh(), options.size, head.face_share
     )
-    kept = _kept_frames(options, head, portrait)
+    request = _request(options, head, renderers, seeds)
     still = [portrait.picture] if options.show_portrait else []
     frames = samples_to_frames(len(wave))
-    tags = _tags(options, head, renderers, seeds)
+    tags = _tags(head, request)
     with ExitStack() as stack:
         bar = stack.enter_context(Progress())
         task = bar.add_task("frames", total=frames)
         writer = stack.enter_context(VideoWriter(options.out, sound=True, metadata=tags))
-        for number, pictures in enumerate(
-            _columns(options, head, portrait, renderers, seeds, wave, kept)
-        ):
+        for number, pictures in enumerate(head.animate(portrait, wave, request)):
             start = number * SAMPLES_PER_FRAME
             writer.write_audio(wave[start : start + SAMPLES_PER_FRAME])
             writer.write_frame(np.concatenate([*still, *pictures], axis=1))
@@ -114,48 +125,31 @@ def _write(
     print(f"wrote {options.out} ({frames} frames, {frames / 25:.1f} s)")
 
 
-def _columns(
-    options: argparse.Namespace,
-    head: TalkingHead,
-    portrait: Any,
-    renderers: list[str],
-    seeds: list[int],
-    wave: Any,
-    kept: dict[int, Tensor],
-) -> Iterator[list[Picture]]:
-    """For every frame one picture a (seed, renderer)."""
-    from talkhead.generation import GeneratorRenderer, MeshRenderer
-
-    columns: list[tuple[int, GeneratorRenderer | MeshRenderer]] = []
-    for row in range(len(seeds)):
-        for name in renderers:
-            if name == "mesh":
-                columns.append((row, MeshRenderer(head.readout(), portrait)))
-            else:
-                columns.append((row, GeneratorRenderer(head.stage, portrait, options.size)))
-    settings = head.sampler(kind=options.sampler, steps=options.steps, guidance=options.guidance)
-    for nonlip, lip in head.codes(wave, settings, seeds, kept):
-        streams = [render(nonlip[row], lip) for row, render in columns]
-        yield from (list(pictures) for pictures in zip(*streams, strict=True))
-
-
-def _kept_frames(
-    options: argparse.Namespace, head: TalkingHead, portrait: Portrait
-) -> dict[int, Tensor]:
-    """Non-lip codes of the frames that ``--start`` and ``--edit`` fix."""
-    from talkhead.generation import find_portrait
+def _request(
+    options: argparse.Namespace, head: Talker, renderers: list[str], seeds: list[int]
+) -> Request:
+    """The options, with the faces of the frames that ``--edit`` fixes."""
+    from talkhead.generation import Request, find_portrait
     from talkhead.landmarks.mediapipe_mesh import MediaPipeMesh
 
-    kept = {0: head.nonlip_code(portrait)} if options.start == "portrait" else {}
+    edits = {}
     for edit in options.edit:
         frame, colon, path = edit.partition(":")
         if not colon or not frame.strip().isdecimal():
             raise ConfigError(f"--edit: expected FRAME:PICTURE such as 50:smile.png, got {edit!r}.")
-        face = find_portrait(
+        edits[int(frame)] = find_portrait(
             _first_picture(Path(path)), MediaPipeMesh(), options.size, head.face_share
         )
-        kept[int(frame)] = head.nonlip_code(face)
-    return kept
+    return Request(
+        renderers=tuple(renderers),
+        size=options.size,
+        seeds=tuple(seeds),
+        sampler=options.sampler,
+        steps=options.steps,
+        guidance=options.guidance,
+        from_portrait=options.start == "portrait",
+        edits=edits,
+    )
 
 
 def _first_picture(path: Path) -> Any:
@@ -167,20 +161,13 @@ def _first_picture(path: Path) -> Any:
     return read_image(path)
 
 
-def _tags(
-    options: argparse.Namespace, head: TalkingHead, renderers: list[str], seeds: list[int]
-) -> dict[str, str]:
+def _tags(head: Talker, request: Request) -> dict[str, str]:
     """Container tags that mark the video as synthetic and say how it was made."""
     made = {
         "software": f"talkhead {__version__}",
         "stage": head.block["stage"],
-        "prior_digest": head.digest,
-        "renderers": renderers,
-        "seeds": seeds,
-        "sampler": options.sampler,
-        "guidance": options.guidance,
-        "start": options.start,
-        "edits": [edit.partition(":")[0] for edit in options.edit],
+        "renderers": list(request.renderers),
+        **head.tags(request),
     }
     return {
         "title": "synthetic talking head",

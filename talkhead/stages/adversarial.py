@@ -154,7 +154,7 @@ class AdversarialStage(Stage):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One generator step and one discriminator step on the same generated pictures."""
         opt_g, opt_d = cast(list[LightningOptimizer], self.optimizers())
-        _leave_out_of_global_step(opt_d)
+        leave_out_of_global_step(opt_d)
         self.discriminator.requires_grad_(False)
         passed = self.generator_pass(batch)
         self._step(opt_g, self.weighted(passed.terms, "train", len(passed.real)))
@@ -250,7 +250,7 @@ def trainable(parts: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
     return (p for part in parts for p in part.parameters() if p.requires_grad)
 
 
-def _leave_out_of_global_step(optimizer: LightningOptimizer) -> None:
+def leave_out_of_global_step(optimizer: LightningOptimizer) -> None:
     """Keep an optimiser's steps out of ``trainer.global_step``.
 
     Lightning counts through these two hooks (Lightning-AI/pytorch-lightning issue 17958).

@@ -25,8 +25,8 @@ VARIANTS = ("model", "gt", "floor", "mean", "shuffled")
 """The model; the real motion itself, for its Var; real against real (first against second half of a
 clip); the training mean repeated; the real motion of another test clip."""
 
-OWN_SCORES = ("var[", "border_jump[", "edit_jump[")
-"""Scores that compare motion with nothing else, so the real motion has them too."""
+OWN_SCORES = ("var[", "border_jump[", "edit_jump[", "av_", "rigid_", "lmd_", "drift_")
+"""Scores of motion by itself or against the sound, and of rendered motion: the real motion has them too."""
 
 
 @dataclass(frozen=True)

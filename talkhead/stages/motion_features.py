@@ -18,11 +18,14 @@ STATISTICS_CLIPS = 5000
 """Training clips, evenly spread, beyond which more would not change the statistics."""
 
 
-def feature_statistics(clips: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean and standard deviation of every feature in :data:`FEATURES` over all frames.
+def feature_statistics(
+    clips: Iterable[Mapping[str, Tensor]], names: Mapping[str, str] = FEATURES
+) -> dict[str, Tensor]:
+    """Mean and standard deviation of some features over all frames.
 
     Args:
-        clips: Features of one clip after the other, ``(T, D)`` each.
+        clips: Features of one clip after the other, ``(T, D)`` each, of one ``T`` in a clip.
+        names: Feature -> its name in the result.
 
     Returns:
         ``<name>_mean`` and ``<name>_std``, float32 ``(D,)``.
@@ -33,8 +36,8 @@ def feature_statistics(clips: Iterable[Mapping[str, Tensor]]) -> dict[str, Tenso
     count = 0
     sums: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     for clip in clips:
-        count += len(clip["nonlip"])
-        for feature in FEATURES:
+        count += len(clip[next(iter(names))])
+        for feature in names:
             rows = clip[feature].double()
             # sums are taken around the first frame: far from zero they would lose digits
             origin, first, second = sums.get(feature, (rows[0], rows[0] * 0, rows[0] * 0))
@@ -46,7 +49,7 @@ def feature_statistics(clips: Iterable[Mapping[str, Tensor]]) -> dict[str, Tenso
             "check the training split."
         )
     result = {}
-    for feature, name in FEATURES.items():
+    for feature, name in names.items():
         origin, first, second = sums[feature]
         offset = first / count
         result[f"{name}_mean"] = (origin + offset).float()

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from datamodules.base import TalkheadDataModule
 from talkhead.checkpoint import resolve
 from talkhead.networks.component import Component
-from talkhead.stages.adversarial import _leave_out_of_global_step as leave_out_of_global_step
+from talkhead.stages.adversarial import leave_out_of_global_step
 from talkhead.stages.base import Stage
 
 

@@ -1,0 +1,181 @@
+"""From one portrait and speech to a talking video by keypoints (MS-Sync)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from talkhead.audio.filter_bank import log_filter_bank
+from talkhead.batch import to_bytes
+from talkhead.checkpoint import read_block, read_checkpoint
+from talkhead.errors import ConfigError, StageLinkError
+from talkhead.generation import BLOCK_FRAMES, Picture, Portrait, Request, as_batch, speech_level
+from talkhead.geometry.crop import policy_share
+from talkhead.geometry.keypoints import unpack
+from talkhead.networks.mesh_keypoints import MeshKeypoints
+from talkhead.networks.window_syncer import STEPS_PER_FRAME
+from talkhead.render.portrait import PortraitAnimator
+from talkhead.stages.keypoint_features import PictureDetector
+from talkhead.stages.ms_sync import MSSyncStage
+
+RENDER_FRAMES = 8
+"""Pictures in one pass of the learned renderer."""
+
+
+@dataclass
+class KeypointTalker:
+    """A trained generator of keypoint motion together with everything its checkpoint carries.
+
+    Attributes:
+        stage: The stage in eval mode.
+        digest: Digest of the generator's weights.
+        block: The checkpoint's talkhead block.
+    """
+
+    stage: MSSyncStage
+    digest: str
+    block: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path | str) -> KeypointTalker:
+        """Read a checkpoint of stage ``ms_sync``.
+
+        Raises:
+            StageLinkError: It belongs to another stage.
+        """
+        block = read_block(read_checkpoint(path), path)
+        if block["stage"] != MSSyncStage.stage_name():
+            raise StageLinkError(
+                f"{path} is a checkpoint of stage {block['stage']}; expected ms_sync."
+            )
+        stage = MSSyncStage.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        stage.eval().requires_grad_(False)
+        return cls(stage, block["components"]["motion_generator"]["digest"], block)
+
+    @property
+    def face_share(self) -> float:
+        """Share of the crop that the face took in training."""
+        return policy_share(self.block["video"]["crop"])
+
+    def keypoints(self, portrait: Portrait) -> Tensor:
+        """Keypoints of a face, ``(60,)``."""
+        detector = self.stage.keypoint_detector
+        with torch.no_grad():
+            if isinstance(detector, MeshKeypoints):
+                rows: Tensor = detector(torch.from_numpy(portrait.landmarks[None]))
+            else:
+                side = self.stage.video_spec.size
+                picture = as_batch(portrait.picture, side, self.stage.device)
+                rows = cast(PictureDetector, detector).describe(picture)
+        return rows[0]
+
+    def motion(self, wave: NDArray[np.float32], first: Tensor) -> Iterator[Tensor]:
+        """Keypoints ``(60,)`` of every frame of speech, from those of the portrait.
+
+        Energies are those of the whole track, as in training; everything after them is computed block
+        by block.
+
+        Raises:
+            DataError: The sound is shorter than a frame or silent.
+        """
+        speech_level(wave)
+        audio = log_filter_bank(torch.from_numpy(wave))[None]
+        blocks = audio.split(BLOCK_FRAMES * STEPS_PER_FRAME, dim=1)
+        for row in self.stage.motion_generator.stream(first[None], blocks):
+            yield row[0]
+
+    def animate(
+        self, portrait: Portrait, wave: NDArray[np.float32], request: Request
+    ) -> Iterator[list[Picture]]:
+        """For every frame one picture a renderer.
+
+        Raises:
+            ConfigError: Options that only a sampled motion has.
+            StageLinkError: A renderer the checkpoint does not carry.
+        """
+        refused = request.only_sampled()
+        if refused:
+            raise ConfigError(
+                f"{', '.join(refused)}: expected none of these for a checkpoint of stage ms_sync, whose "
+                "motion is not sampled: one portrait and speech have one motion. Leave them out."
+            )
+        first = self.keypoints(portrait)
+        renderers = [self._renderer(name, portrait, first, request) for name in request.renderers]
+        rows = self.motion(wave, first)
+        while block := list(islice(rows, RENDER_FRAMES)):
+            streams = [render(torch.stack(block)) for render in renderers]
+            yield from (list(pictures) for pictures in zip(*streams, strict=True))
+
+    def tags(self, request: Request) -> dict[str, Any]:
+        """How the motion was made, for the video's container."""
+        return {"generator_digest": self.digest}
+
+    def _renderer(
+        self, name: str, portrait: Portrait, first: Tensor, request: Request
+    ) -> KeypointMeshRenderer | KeypointGeneratorRenderer:
+        if name == "mesh":
+            return KeypointMeshRenderer(self.stage, portrait, first)
+        return KeypointGeneratorRenderer(self.stage, portrait, first, request.size)
+
+
+class KeypointMeshRenderer:
+    """Frames from the portrait's own landmark mesh, moved as the keypoints of the face mesh move."""
+
+    def __init__(self, stage: MSSyncStage, portrait: Portrait, first: Tensor) -> None:
+        """Lay the mesh over the portrait.
+
+        Raises:
+            StageLinkError: The stage's keypoints are not those of the face mesh.
+        """
+        if not isinstance(stage.keypoint_detector, MeshKeypoints):
+            raise StageLinkError(
+                "the checkpoint's keypoints are those of a learned detector, which do not say where the "
+                "landmarks go; use --renderer generator."
+            )
+        self._mesh, self._first = stage.keypoint_detector, first
+        self._landmarks = torch.from_numpy(portrait.landmarks)
+        self._animator = PortraitAnimator(portrait.picture, portrait.landmarks)
+
+    def __call__(self, keypoints: Tensor) -> Iterator[Picture]:
+        """Frames ``(H, H, 3)`` of keypoints ``(t, 60)``."""
+        for points in self._mesh.warp_landmarks(self._landmarks, self._first, keypoints).numpy():
+            yield self._animator.draw(points)
+
+
+class KeypointGeneratorRenderer:
+    """Frames from the learned renderer of ``keypoint_reenactment``, driven by absolute keypoints."""
+
+    def __init__(self, stage: MSSyncStage, portrait: Portrait, first: Tensor, size: int) -> None:
+        """Encode the portrait once.
+
+        Raises:
+            StageLinkError: The checkpoint carries no renderer.
+        """
+        if stage.keypoint_renderer is None:
+            raise StageLinkError(
+                "the checkpoint holds no keypoint_renderer; train ms_sync with --model.keypoint_renderer, "
+                "or use --renderer mesh if its keypoints are those of the face mesh."
+            )
+        self._network, self._size = stage.keypoint_renderer, size
+        self._source = unpack(first[None])
+        picture = as_batch(portrait.picture, stage.video_spec.size, stage.device)
+        with torch.no_grad():
+            self._state = self._network.encode(picture)
+
+    def __call__(self, keypoints: Tensor) -> Iterator[Picture]:
+        """Frames ``(H, H, 3)`` of keypoints ``(t, 60)``."""
+        import cv2
+
+        with torch.no_grad():
+            made = self._network.render(self._state, self._source, unpack(keypoints))
+        for frame in to_bytes(made).permute(0, 2, 3, 1).cpu().numpy():
+            side = (self._size, self._size)
+            yield cast(Picture, cv2.resize(frame, side, interpolation=cv2.INTER_CUBIC))
