@@ -21,6 +21,7 @@ from talkhead.networks.rigid_syncer import RigidSyncer
 from talkhead.networks.syncer import SyncerPyramid
 from talkhead.stages import keypoint_scores
 from talkhead.stages.keypoint_features import read_run
+from talkhead.stages.motion_evaluation import ClipSample
 from talkhead.stages.ms_sync import MSSyncStage
 from tests.datamodules.fakes import make_prepared
 from tests.talkhead.stages.short_runs import Losses, interrupted, trainer
@@ -181,14 +182,14 @@ def test_warped_landmarks_against_the_metrics_own_function(root: Path) -> None:
     real = torch.from_numpy(module.prepared.landmarks(row))
     made = stage()
     keypoints = made.keypoint_detector(real)
-    sample = keypoint_scores.ClipSample(
+    sample = ClipSample(
         row.id, 0, keypoints[None], keypoints, torch.zeros(len(real), 104)
     )
     judge = keypoint_scores.LandmarkScores(
         made.keypoint_detector, keypoint_scores.RunData(module.prepared)  # type: ignore[arg-type]  # the mesh's
     )  # fmt: skip
     still = keypoints[:1].expand_as(keypoints)[None]
-    frozen = keypoint_scores.ClipSample(row.id, 0, still, keypoints, sample.audio)
+    frozen = ClipSample(row.id, 0, still, keypoints, sample.audio)
     assert judge(frozen)["lmd_mouth[warped]"] == pytest.approx(
         float(m_lmd(ibug_points(real[:1].expand_as(real)), ibug_points(real))), rel=1e-4
     )
@@ -202,7 +203,7 @@ def test_drift_by_hand() -> None:
     rows[:40, :, 0] = 0.25  # 32 px at 256 to the right in the first stretch
     rows[40:80, :, 1] = 0.5
     real = torch.zeros(frames, 60)
-    sample = keypoint_scores.ClipSample(
+    sample = ClipSample(
         "c", 0, rows.flatten(1)[None], real, torch.zeros(frames, 104)
     )
     assert keypoint_scores.DriftScores()(sample) == pytest.approx(
