@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +10,28 @@ from torch import Tensor
 
 from talkhead.errors import ConfigError, ShapeError
 
-MODES = ("hinge", "log")
+_GENERATOR: dict[str, Callable[[Tensor], Tensor]] = {
+    "hinge": torch.neg,
+    "log": lambda fake: F.softplus(-fake),
+    "least_squares": lambda fake: (1.0 - fake).square(),
+}
+_DISCRIMINATOR: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "hinge": (lambda real: F.relu(1.0 - real), lambda fake: F.relu(1.0 + fake)),
+    "log": (lambda real: F.softplus(-real), F.softplus),
+    "least_squares": (lambda real: (1.0 - real).square(), torch.square),
+}
+"""Loss of each logit by mode: the generator's, and the discriminator's of real and generated pictures."""
+MODES = tuple(_GENERATOR)
 
 
 def generator_loss(fake: Sequence[Tensor], *, mode: str = "hinge") -> Tensor:
-    """Loss of the generator: ``-mean(D)`` (hinge) or ``mean(softplus(-D))`` (log, non-saturating).
+    """Loss of the generator.
+
+    Hinge: ``-mean(D)``; log: ``mean(softplus(-D))``, non-saturating; least squares: ``mean((1 - D)^2)``.
 
     Args:
         fake: Logits of generated pictures, one tensor per scale; each scale weighs the same.
-        mode: ``"hinge"`` or ``"log"``.
+        mode: ``"hinge"``, ``"log"`` or ``"least_squares"``.
 
     Returns:
         Scalar.
@@ -29,11 +42,10 @@ def generator_loss(fake: Sequence[Tensor], *, mode: str = "hinge") -> Tensor:
 
     Source: paper 1 eq. I writes the log form, the code it builds on uses the hinge (reference-facts
         3.4). The log form is the non-saturating one: the printed ``log(1 - D)`` gives the generator
-        no gradient where the discriminator is sure.
+        no gradient where the discriminator is sure. Least squares is FOMM's (reference-facts 6.1).
     """
     _check(mode, fake)
-    terms = [-x.mean() if mode == "hinge" else F.softplus(-x).mean() for x in fake]
-    return torch.stack(terms).mean()
+    return torch.stack([_GENERATOR[mode](x).mean() for x in fake]).mean()
 
 
 def discriminator_loss(
@@ -42,12 +54,13 @@ def discriminator_loss(
     """Loss of the discriminator.
 
     Hinge: ``mean(max(0, 1 - D(real))) + mean(max(0, 1 + D(fake)))``; log:
-    ``mean(softplus(-D(real))) + mean(softplus(D(fake)))``.
+    ``mean(softplus(-D(real))) + mean(softplus(D(fake)))``; least squares:
+    ``mean((1 - D(real))^2) + mean(D(fake)^2)``.
 
     Args:
         real: Logits of real pictures, one tensor per scale.
         fake: Logits of generated pictures, as many.
-        mode: ``"hinge"`` or ``"log"``.
+        mode: ``"hinge"``, ``"log"`` or ``"least_squares"``.
 
     Returns:
         Scalar.
@@ -59,12 +72,8 @@ def discriminator_loss(
     Source: as :func:`generator_loss`.
     """
     _check(mode, real, fake)
-    terms = []
-    for r, f in zip(real, fake, strict=True):
-        if mode == "hinge":
-            terms.append(F.relu(1.0 - r).mean() + F.relu(1.0 + f).mean())
-        else:
-            terms.append(F.softplus(-r).mean() + F.softplus(f).mean())
+    of_real, of_fake = _DISCRIMINATOR[mode]
+    terms = [of_real(r).mean() + of_fake(f).mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(terms).mean()
 
 
@@ -96,7 +105,7 @@ def r1_penalty(logits: Sequence[Tensor], pictures: Tensor) -> Tensor:
 
 def _check(mode: str, *logits: Sequence[Tensor]) -> None:
     if mode not in MODES:
-        raise ConfigError(f"mode: expected {' or '.join(MODES)}, got {mode!r}.")
+        raise ConfigError(f"mode: expected one of {', '.join(MODES)}, got {mode!r}.")
     counts = [len(x) for x in logits]
     if min(counts) == 0 or len(set(counts)) > 1:
         raise ShapeError(

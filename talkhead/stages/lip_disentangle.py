@@ -101,7 +101,7 @@ class LipDisentangleStage(AdversarialStage):
             gaze_weights: File with L2CS weights, in its place; without either the gaze term is left out.
             gaze_backbone: ResNet in that file; the paper's 512 dimensions are those of ``resnet18`` and
                 ``resnet34``, the released files are ``resnet50``.
-            gan_mode: ``hinge`` or ``log``.
+            gan_mode: ``hinge``, ``log`` or ``least_squares``.
             train_identity: Train the identity encoder too (unknown in the paper; frozen is recommended).
             freeze_heads_after_batches: From here only the generator and the discriminator learn, whatever
                 ``train_identity`` says.

@@ -80,7 +80,7 @@ class ReenactmentStage(AdversarialStage):
             weights: Loss weights by term; ``region`` (mouth and eyes), ``pixel`` (the whole picture) and
                 ``descriptor`` are our additions for small runs.
             vgg_weights: File with torchvision's VGG-19 weights; without it the perceptual term is left out.
-            gan_mode: ``hinge`` or ``log``.
+            gan_mode: ``hinge``, ``log`` or ``least_squares``.
             augment: Augment the motion encoder's input (off: an ablation, identity leaks).
             descriptors: Motion descriptors of the data, for the ``descriptor`` term.
             descriptor_frames: Further frames of each video that only this term sees. They cost a pass of

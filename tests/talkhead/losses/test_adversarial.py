@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from talkhead.errors import ConfigError, ShapeError
-from talkhead.losses.adversarial import discriminator_loss, generator_loss, r1_penalty
+from talkhead.losses.adversarial import (
+    MODES,
+    discriminator_loss,
+    generator_loss,
+    r1_penalty,
+)
 
 
 def _logits(*values: float) -> Tensor:
@@ -30,6 +35,16 @@ def test_log_by_hand() -> None:
     assert generator_loss(fake, mode="log").item() == pytest.approx(-math.log(sigmoid(-0.5)))
 
 
+def test_least_squares_by_hand() -> None:
+    real, fake = [_logits(1.0, 3.0)], [_logits(-1.0, 0.5)]
+    # Real: (0 + 4) / 2; generated, towards 0: (1 + 1/4) / 2, towards 1: (4 + 1/4) / 2.
+    loss = discriminator_loss(real, fake, mode="least_squares")
+    assert loss.item() == pytest.approx(2.0 + 0.625)
+    assert generator_loss(fake, mode="least_squares").item() == pytest.approx(2.125)
+    assert discriminator_loss([_logits(1.0)], [_logits(0.0)], mode="least_squares").item() == 0
+    assert generator_loss([_logits(1.0)], mode="least_squares").item() == 0
+
+
 def test_a_sure_discriminator_has_no_hinge_loss_and_its_generator_still_learns() -> None:
     fake = _logits(-30.0).requires_grad_(True)
     assert discriminator_loss([_logits(30.0)], [fake]).item() == 0
@@ -38,7 +53,7 @@ def test_a_sure_discriminator_has_no_hinge_loss_and_its_generator_still_learns()
         assert slope.item() == pytest.approx(-1.0)
 
 
-@pytest.mark.parametrize("mode", ["hinge", "log"])
+@pytest.mark.parametrize("mode", MODES)
 def test_gradcheck_order_and_bfloat16(mode: str) -> None:
     generator = torch.Generator().manual_seed(0)
     real, fake = (
@@ -64,7 +79,7 @@ def test_coarse_scales_count_as_much_as_fine_ones() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ConfigError, match="expected hinge or log, got 'wgan'"):
+    with pytest.raises(ConfigError, match="expected one of hinge, log, least_squares, got 'wgan'"):
         generator_loss([_logits(1.0)], mode="wgan")
     with pytest.raises(ShapeError, match=r"got \[1, 2\]"):
         discriminator_loss([_logits(1.0)], [_logits(1.0), _logits(1.0)])
