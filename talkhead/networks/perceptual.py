@@ -33,7 +33,8 @@ _FACE_MARGIN = 1.2
 class VGG19Features(Component):
     """Five activations of VGG-19.
 
-    Source: PC-AVS (reference-facts 3.4): pictures stay in [-1, 1] without ImageNet statistics.
+    Source: PC-AVS (reference-facts 3.4): pictures stay in [-1, 1] without ImageNet statistics. FOMM uses
+        these statistics, with which the network was trained (``imagenet_statistics``).
     """
 
     transient: ClassVar[tuple[str, ...]] = ("weights_path", "weights_sha256")
@@ -43,6 +44,7 @@ class VGG19Features(Component):
         weights_path: str | None = None,
         weights_sha256: str | None = None,
         provenance: str = RANDOM,
+        imagenet_statistics: bool = False,
     ) -> None:
         """Build the network.
 
@@ -51,11 +53,13 @@ class VGG19Features(Component):
                 which :attr:`provenance` says.
             weights_sha256: Expected digest of that file.
             provenance: Set by the loader and kept in the spec.
+            imagenet_statistics: Bring pictures to ImageNet's mean and deviation first.
 
         Raises:
             ConfigError: The weights are missing or do not fit.
         """
         super().__init__()
+        self.imagenet_statistics = imagenet_statistics
         self.features = make_layers(cfgs["E"], batch_norm=False)[: VGG_TAPS[-1] + 1]
         unused = tuple(f"features.{i}." for i in range(VGG_TAPS[-1] + 1, 37))
         loaded = load_pretrained(
@@ -75,7 +79,7 @@ class VGG19Features(Component):
         The side must be at least 16 pixels.
         """
         taps: list[Tensor] = []
-        x = pictures
+        x = _standardised(pictures) if self.imagenet_statistics else pictures
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in VGG_TAPS:
@@ -153,11 +157,16 @@ class GazeFeatures(Component):
             boxes = pictures.new_tensor(self.box).expand(len(pictures), 4)
         else:
             boxes = face_boxes(landmarks.to(pictures))
-        faces = (crop(pictures, boxes, self.size) + 1.0) / 2.0
-        mean = faces.new_tensor(_IMAGENET_MEAN)[:, None, None]
-        std = faces.new_tensor(_IMAGENET_STD)[:, None, None]
-        features: Tensor = self.trunk((faces - mean) / std).mean((2, 3))
+        faces = crop(pictures, boxes, self.size)
+        features: Tensor = self.trunk(_standardised(faces)).mean((2, 3))
         return features
+
+
+def _standardised(pictures: Tensor) -> Tensor:
+    """Pictures in [-1, 1] with the mean and deviation that ImageNet's networks were trained with."""
+    mean = pictures.new_tensor(_IMAGENET_MEAN)[:, None, None]
+    std = pictures.new_tensor(_IMAGENET_STD)[:, None, None]
+    return ((pictures + 1.0) / 2.0 - mean) / std
 
 
 def face_boxes(landmarks: Tensor, margin: float = _FACE_MARGIN) -> Tensor:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
-from talkhead.errors import ShapeError
+from talkhead.errors import ConfigError, ShapeError
 from talkhead.geometry.face_topology import FACE_OVAL, LIPS_OUTER, PICTURE_LEFT_EYE
 from talkhead.losses.feature_matching import feature_matching_loss
 from talkhead.losses.foreground import foreground_mask, without_background
 from talkhead.losses.gaze import gaze_loss
-from talkhead.losses.perceptual import LAYER_WEIGHTS, perceptual_loss
+from talkhead.losses.perceptual import (
+    LAYER_WEIGHTS,
+    multi_scale_perceptual_loss,
+    perceptual_loss,
+    reduced,
+)
 from talkhead.losses.region import region_loss, region_mask
 from talkhead.networks.discriminator import PatchDiscriminator
 from tests.oracles.regions import inside_convex, weighted_difference
@@ -112,6 +119,63 @@ def test_perceptual_errors() -> None:
         perceptual_loss(_taps, fake[:1], real)
     with pytest.raises(ShapeError, match="expected 2 activations"):
         perceptual_loss(_taps, fake, real, weights=(1.0, 1.0))
+
+
+def test_reduced_is_a_separable_gaussian() -> None:
+    """Against the sum over all pixels, one by one."""
+    picture = torch.rand(1, 2, 7, 9, dtype=torch.float64)
+    for factor, reach in ((2, 2), (4, 6)):
+        found = reduced(picture, factor)
+        assert found.shape == (1, 2, -(-7 // factor), -(-9 // factor))
+        sigma = (factor - 1) / 2
+        for row, column in ((0, 0), (1, 1), (found.shape[2] - 1, found.shape[3] - 1)):
+            total = weight = 0.0
+            for y in range(-reach, reach + 1):
+                for x in range(-reach, reach + 1):
+                    w = math.exp(-(x * x + y * y) / (2 * sigma**2))
+                    at_y = min(max(row * factor + y, 0), 6)
+                    at_x = min(max(column * factor + x, 0), 8)
+                    total += w * float(picture[0, 1, at_y, at_x])
+                    weight += w
+            assert float(found[0, 1, row, column]) == pytest.approx(total / weight)
+    assert torch.equal(reduced(picture, 1), picture)
+
+
+def test_multi_scale_perceptual_by_hand() -> None:
+    real, fake = torch.zeros(1, 3, 64, 64), torch.full((1, 3, 64, 64), 2.0)
+    # Even pictures stay even when they are reduced, so all scales have the same terms.
+    once = 2 + 4 + 6 + 4 + 2
+    for scales in (1, 2, 3):
+        loss = multi_scale_perceptual_loss(_taps, fake, real, scales)
+        assert loss.item() == pytest.approx(scales * once)
+    assert multi_scale_perceptual_loss(_taps, real, real, 3).item() == 0
+    weights = (1.0, 0.0, 0.0, 0.0, 0.0)
+    found = multi_scale_perceptual_loss(_taps, fake, real, 2, weights)
+    assert found.item() == pytest.approx(4)
+
+
+def test_multi_scale_perceptual_is_the_sum_over_pictures_of_each_size() -> None:
+    real, fake = (x.double().requires_grad_(True) for x in _pictures(1, 32))
+    loss = multi_scale_perceptual_loss(_taps, fake, real, 2)
+    slow = sum(
+        perceptual_loss(_taps, reduced(fake, f), reduced(real, f), (1.0,) * 5) for f in (1, 2)
+    )
+    assert isinstance(slow, Tensor)
+    assert loss.item() == pytest.approx(slow.item())
+    loss.backward()
+    assert real.grad is None
+    assert fake.grad is not None
+    assert bool(fake.grad.isfinite().all())
+
+
+def test_multi_scale_perceptual_errors() -> None:
+    real, fake = _pictures(1, 64)
+    multi_scale_perceptual_loss(_taps, fake, real, 3)
+    for scales in (0, 4):
+        with pytest.raises(ConfigError, match="use fewer scales"):
+            multi_scale_perceptual_loss(_taps, fake, real, scales)
+    with pytest.raises(ShapeError, match="pictures of one shape"):
+        multi_scale_perceptual_loss(_taps, fake, _pictures(2, 64)[0], 1)
 
 
 # -- gaze

@@ -39,6 +39,21 @@ def test_vgg_reads_torchvisions_file(tmp_path: Path) -> None:
     assert all(not p.any() for p in network.parameters())
 
 
+def test_vgg_with_the_statistics_it_was_trained_with() -> None:
+    """The very picture of ImageNet's means is zero; a deviation above them is one."""
+    torch.manual_seed(0)
+    plain, standard = VGG19Features(), VGG19Features(imagenet_statistics=True)
+    standard.load_state_dict(plain.state_dict())
+    mean, std = (
+        torch.tensor(x)[None, :, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
+    pictures = (2 * (mean + 0.5 * std) - 1).expand(1, 3, 16, 16)
+    with torch.no_grad():
+        found, wanted = standard(pictures), plain(torch.full((1, 3, 16, 16), 0.5))
+    torch.testing.assert_close(found, wanted)
+    assert VGG19Features(**standard.spec).imagenet_statistics
+
+
 def test_gaze_feature_size_is_that_of_the_backbone() -> None:
     with torch.device("meta"):
         network = GazeFeatures(size=64)
