@@ -93,19 +93,43 @@ def another_look(clips: Tensor, generator: Rng = None) -> Tensor:
     Raises:
         ShapeError: Not clips of float RGB pictures.
     """
-    if clips.ndim != 5:
-        raise ShapeError(f"expected clips (B, T, 3, H, W), got {tuple(clips.shape)}.")
-    rows, frames = clips.shape[:2]
-    _check(clips[:, 0])
+    rows, frames = _check_clips(clips)
     theta = clips.new_zeros(rows, 2, 3)
     size = 1.0 / uniform(rows, 1.0 - MAX_ZOOM, 1.0 + MAX_ZOOM, clips, generator)
     theta[:, 0, 0] = torch.where(coin(rows, 0.5, clips, generator), -size, size)
     theta[:, 1, 1] = size
     theta[:, :, 2] = 2.0 * uniform(2 * rows, -MAX_SHIFT, MAX_SHIFT, clips, generator).view(rows, 2)
     moved = _sample(clips.flatten(0, 1), theta.repeat_interleave(frames, 0))
-    # One tall picture a clip, so that one draw serves all its frames.
-    tall = rearrange(moved, "(b t) c h w -> b c (t h) w", t=frames)
-    return rearrange(pixel_noise(tall, generator, COLOUR_OPS), "b c (t h) w -> b t c h w", t=frames)
+    return _recoloured(moved.unflatten(0, (rows, frames)), frames, generator)
+
+
+def shared_look(clips: Tensor, landmarks: Tensor, generator: Rng = None) -> tuple[Tensor, Tensor]:
+    """Other colours and the other side for each clip, the same for all of its frames, with landmarks.
+
+    Every clip is mirrored with probability 0.5 and goes through 0 to 5 of ``COLOUR_OPS``.
+
+    Args:
+        clips: ``(B, T, 3, H, W)`` in [-1, 1].
+        landmarks: ``(B, P, 3)`` in crop units, of one frame of each clip. Mirrored ones keep their order,
+            so that the left eye's points are then on the right eye.
+        generator: Source of randomness.
+
+    Returns:
+        New clips in [-1, 1] and their landmarks; one at x = 0.2 of a mirrored clip is at 0.8.
+
+    Raises:
+        ShapeError: Not clips of float RGB pictures, or not as many landmark sets.
+    """
+    rows, frames = _check_clips(clips)
+    if landmarks.ndim != 3 or len(landmarks) != rows:
+        raise ShapeError(f"expected landmarks ({rows}, points, 3), got {tuple(landmarks.shape)}.")
+    turned = coin(rows, 0.5, clips, generator)
+    clips = torch.where(turned[:, None, None, None, None], clips.flip(-1), clips)
+    mirrored = landmarks.clone()
+    mirrored[..., 0] = 1.0 - landmarks[..., 0]
+    return _recoloured(clips, frames, generator), torch.where(
+        turned[:, None, None], mirrored, landmarks
+    )
 
 
 def squeeze_aspect(
@@ -175,6 +199,21 @@ def _sample(pictures: Tensor, theta: Tensor) -> Tensor:
     """Resample by affine maps ``(n, 2, 3)`` of the output grid, reflecting at the border."""
     grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
     return F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
+
+
+def _recoloured(clips: Tensor, frames: int, generator: Rng) -> Tensor:
+    """Clips ``(B, T, 3, H, W)`` in other colours, drawn once for each."""
+    # One tall picture a clip, so that one draw serves all its frames.
+    tall = rearrange(clips, "b t c h w -> b c (t h) w")
+    return rearrange(pixel_noise(tall, generator, COLOUR_OPS), "b c (t h) w -> b t c h w", t=frames)
+
+
+def _check_clips(clips: Tensor) -> tuple[int, int]:
+    """Clips and frames of a batch of clips."""
+    if clips.ndim != 5:
+        raise ShapeError(f"expected clips (B, T, 3, H, W), got {tuple(clips.shape)}.")
+    _check(clips[:, 0])
+    return clips.shape[0], clips.shape[1]
 
 
 def _check(pictures: Tensor) -> None:

@@ -11,6 +11,7 @@ from talkhead.time_pyramid import window_ms
 
 UNITS: Mapping[str, str] = {
     "psnr": "dB",
+    "psnr_of_source": "dB",
     "ssim": "-1…1",
     "lpips": "≥ 0",
     "fid": "≥ 0",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -23,9 +23,29 @@ from talkhead.losses.adversarial import discriminator_loss, generator_loss, r1_p
 from talkhead.losses.feature_matching import feature_matching_loss
 from talkhead.losses.perceptual import perceptual_loss
 from talkhead.losses.region import region_loss
-from talkhead.networks.discriminator import PatchDiscriminator
+from talkhead.networks.component import Component
+from talkhead.networks.discriminator import Judgement, PatchDiscriminator
 from talkhead.networks.perceptual import VGG19Features
 from talkhead.stages.base import Stage, build
+
+
+class Reconstruction(NamedTuple):
+    """What a stage makes of a batch.
+
+    Attributes:
+        real: Real pictures ``(n, 3, H, W)`` in [-1, 1].
+        fake: Generated ones.
+        landmarks: ``(n, 478, 3)`` of the real ones in crop units.
+        terms: The stage's own loss terms.
+        condition: What the discriminator is told about every picture, real or generated, beside the
+            picture itself; None for one that sees pictures alone.
+    """
+
+    real: Tensor
+    fake: Tensor
+    landmarks: Tensor
+    terms: dict[str, Tensor]
+    condition: Tensor | None = None
 
 
 @dataclass
@@ -37,12 +57,14 @@ class GeneratorPass:
         fake: Generated ones.
         terms: Every generator term, unweighted, by name.
         judged: Real and generated pictures as losses and discriminator see them.
+        condition: As in :class:`Reconstruction`.
     """
 
     real: Tensor
     fake: Tensor
     terms: dict[str, Tensor]
     judged: tuple[Tensor, Tensor]
+    condition: Tensor | None
 
 
 class AdversarialStage(Stage):
@@ -58,6 +80,8 @@ class AdversarialStage(Stage):
 
     monitor = "val/psnr"
     mode = "max"
+    discriminator_class: ClassVar[type[Component]] = PatchDiscriminator
+    vgg_options: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(
         self,
@@ -93,20 +117,16 @@ class AdversarialStage(Stage):
             )
         self.r1, self.r1_every = r1, r1_every
         self.has_adversary = any(self.loss_weights[t] > 0 for t in ("gan", "feature_matching"))
-        self.discriminator = build(PatchDiscriminator, discriminator, "discriminator")
+        self.discriminator = build(self.discriminator_class, discriminator, "discriminator")
         self.vgg = None
         if self.loss_weights["perceptual"] > 0 and vgg_weights is not None:
-            self.vgg = VGG19Features(weights_path=vgg_weights).eval().requires_grad_(False)
+            vgg = VGG19Features(weights_path=vgg_weights, **self.vgg_options)
+            self.vgg = vgg.eval().requires_grad_(False)
 
     # -- to be given by the stage ----------------------------------------------------------------
 
-    def reconstruct(self, batch: Any) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
-        """One generator pass.
-
-        Returns:
-            Real pictures ``(n, 3, H, W)`` in [-1, 1], generated pictures of the same shape, landmarks
-            ``(n, 478, 3)`` of the real ones in crop units, and the stage's own loss terms.
-        """
+    def reconstruct(self, batch: Any) -> Reconstruction:
+        """One generator pass."""
         raise ConfigError(f"{type(self).__name__} does not define reconstruct().")
 
     def generator_groups(self) -> list[dict[str, Any]]:
@@ -123,14 +143,24 @@ class AdversarialStage(Stage):
         """Real and generated pictures as losses and discriminator are to see them: here as they are."""
         return real, fake
 
+    def perceptual(self, vgg: VGG19Features, fake: Tensor, real: Tensor) -> Tensor:
+        """The perceptual term of generated and real pictures."""
+        return perceptual_loss(vgg, fake, real)
+
+    def judge(self, pictures: Tensor, condition: Tensor | None) -> list[Judgement]:
+        """What the discriminator says of pictures, and of their condition if there is one."""
+        shown = (pictures,) if condition is None else (pictures, condition)
+        judgement: list[Judgement] = self.discriminator(*shown)
+        return judgement
+
     def generator_pass(self, batch: Any) -> GeneratorPass:
         """Generate once and compute every generator term."""
-        whole_real, whole_fake, landmarks, terms = self.reconstruct(batch)
+        whole_real, whole_fake, landmarks, terms, condition = self.reconstruct(batch)
         real, fake = self.judged(whole_real, whole_fake, landmarks)
         if self.has_adversary:
-            fake_out = self.discriminator(fake)
+            fake_out = self.judge(fake, condition)
             with torch.no_grad():
-                real_out = self.discriminator(real)
+                real_out = self.judge(real, condition)
             terms["gan"] = generator_loss([logits for logits, _ in fake_out], mode=self.gan_mode)
             terms["feature_matching"] = feature_matching_loss(
                 [features for _, features in real_out], [features for _, features in fake_out]
@@ -138,8 +168,8 @@ class AdversarialStage(Stage):
         terms["region"] = region_loss(fake, real, landmarks)
         terms["pixel"] = l1_loss(fake, real)
         if self.vgg is not None:
-            terms["perceptual"] = perceptual_loss(self.vgg, fake, real)
-        return GeneratorPass(whole_real, whole_fake, terms, (real, fake))
+            terms["perceptual"] = self.perceptual(self.vgg, fake, real)
+        return GeneratorPass(whole_real, whole_fake, terms, (real, fake), condition)
 
     # -- steps -----------------------------------------------------------------------------------
 
@@ -161,17 +191,21 @@ class AdversarialStage(Stage):
         rates, rates_d = cast(list[Any], self.lr_schedulers())
         rates.step()
         if self.has_adversary:
-            self._discriminator_step(opt_d, *passed.judged)
+            self._discriminator_step(opt_d, *passed.judged, passed.condition)
             rates_d.step()
 
     def _discriminator_step(
-        self, optimizer: LightningOptimizer, real: Tensor, fake: Tensor
+        self,
+        optimizer: LightningOptimizer,
+        real: Tensor,
+        fake: Tensor,
+        condition: Tensor | None,
     ) -> None:
         """Teach the discriminator to tell this batch's pictures apart."""
         self.discriminator.requires_grad_(True)
         penalised = self.r1 > 0 and self.batches_seen % self.r1_every == 0
         real = real.detach().requires_grad_(penalised)
-        fake_out, real_out = self.discriminator(fake.detach()), self.discriminator(real)
+        fake_out, real_out = self.judge(fake.detach(), condition), self.judge(real, condition)
         loss_d = discriminator_loss(
             [logits for logits, _ in real_out],
             [logits for logits, _ in fake_out],
@@ -194,7 +228,7 @@ class AdversarialStage(Stage):
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Generated pictures ``(n, 3, H, W)`` uint8."""
-        return to_bytes(self.reconstruct(batch)[1])
+        return to_bytes(self.reconstruct(batch).fake)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Two Adams with warm-up and step decay; schedulers are stepped by :meth:`training_step`."""
@@ -211,8 +245,8 @@ class AdversarialStage(Stage):
 
     def sample_frames(self, batch: Any) -> Tensor:
         """Real and generated pictures side by side, ``(n, H, 2 W, 3)`` uint8."""
-        real, fake, _, _ = self.reconstruct(batch)
-        return to_bytes(torch.cat([real, fake], dim=-1)).permute(0, 2, 3, 1).cpu()
+        made = self.reconstruct(batch)
+        return to_bytes(torch.cat([made.real, made.fake], dim=-1)).permute(0, 2, 3, 1).cpu()
 
     # -- helpers ---------------------------------------------------------------------------------
 

@@ -12,7 +12,14 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from talkhead.batch import FeatureSource, Needs
-from talkhead.checkpoint import BLOCK, FORMAT, component_entry, read_block
+from talkhead.checkpoint import (
+    BLOCK,
+    FORMAT,
+    Source,
+    component_entry,
+    read_block,
+    resolve,
+)
 from talkhead.errors import ConfigError, StageLinkError
 from talkhead.networks.batch_norm import share_batch_norm
 from talkhead.networks.component import Component
@@ -239,3 +246,15 @@ def build(cls: type[C], options: Mapping[str, Any] | None, name: str) -> C:
             f"expected some of {', '.join(accepted)}."
         )
     return cls(**(options or {}))
+
+
+def build_or_start(cls: type[C], source: Source | None, name: str) -> C:
+    """A component to train: new from options, or with the weights of an earlier checkpoint.
+
+    Raises:
+        ConfigError: As :func:`build`.
+        StageLinkError: The checkpoint cannot be read or has no such component.
+    """
+    if isinstance(source, str):
+        return resolve(cls, source, name).train().requires_grad_(True)
+    return build(cls, source, name)

@@ -20,8 +20,8 @@ from talkhead.networks.heads import LipHead, NonLipHead
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.motion_encoder import MotionEncoder
 from talkhead.networks.perceptual import GazeBackbone, GazeFeatures
-from talkhead.stages.adversarial import AdversarialStage, trainable
-from talkhead.stages.base import build
+from talkhead.stages.adversarial import AdversarialStage, Reconstruction, trainable
+from talkhead.stages.base import build, build_or_start
 from talkhead.stages.whole_clips import leakage
 
 
@@ -131,11 +131,7 @@ class LipDisentangleStage(AdversarialStage):
         self.audio_encoder = resolve(AudioEncoder, audio_encoder, "audio_encoder")
         self.nonlip_head = build(NonLipHead, nonlip_head, "nonlip_head")
         self.lip_head = build(LipHead, lip_head, "lip_head")
-        if isinstance(generator, str):
-            start = resolve(StyleGenerator, generator, "generator")
-            self.generator = start.train().requires_grad_(True)
-        else:
-            self.generator = build(StyleGenerator, generator, "generator")
+        self.generator = build_or_start(StyleGenerator, generator, "generator")
         self.bank = MemoryBank(steps=bank_steps, gather=bank_over_ranks)
         self.gaze: GazeNet | GazeFeatures | None = None
         if self.loss_weights["gaze"] > 0:
@@ -167,7 +163,7 @@ class LipDisentangleStage(AdversarialStage):
         """Whether only the generator and the discriminator still learn."""
         return self.batches_seen > self.freeze_heads_after_batches
 
-    def reconstruct(self, batch: WindowBatch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def reconstruct(self, batch: WindowBatch) -> Reconstruction:
         """Frames, their reconstruction from the split codes, and the orthogonal and gaze terms."""
         real, landmarks = to_float(batch.frames.flatten(0, 1)), batch.landmarks.flatten(0, 1)
         f_nl, f_l, f_ol, f_a = self.codes(batch)
@@ -180,7 +176,7 @@ class LipDisentangleStage(AdversarialStage):
         terms = {"orthogonal": orthogonal_loss(visual, audio)}
         if self.gaze is not None:
             terms["gaze"] = gaze_loss(self.gaze, fake, real, landmarks)
-        return real, fake, landmarks, terms
+        return Reconstruction(real, fake, landmarks, terms)
 
     def on_test_epoch_end(self) -> None:
         """Leakage between the two codes on all held-out clips, where the truth is known."""

@@ -14,7 +14,7 @@ from talkhead.losses.foreground import foreground_mask, without_background
 from talkhead.networks.generator import StyleGenerator
 from talkhead.networks.identity_encoder import IdentityEncoder
 from talkhead.networks.motion_encoder import MotionEncoder
-from talkhead.stages.adversarial import AdversarialStage, trainable
+from talkhead.stages.adversarial import AdversarialStage, Reconstruction, trainable
 from talkhead.stages.base import build
 
 
@@ -133,7 +133,7 @@ class ReenactmentStage(AdversarialStage):
         extra = 0 if self.descriptor_head is None else self.descriptor_frames
         return FramePairs(self.identity_frames, self.video_spec.size, extra)
 
-    def reconstruct(self, batch: FrameBatch) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]:
+    def reconstruct(self, batch: FrameBatch) -> Reconstruction:
         """Target and its reconstruction; the target is shifted together with the motion input."""
         target, landmarks, motion = to_float(batch.target), batch.landmarks, batch.motion
         augment = self.training and self.augment
@@ -149,7 +149,7 @@ class ReenactmentStage(AdversarialStage):
         if self.descriptor_head is not None:
             shown = torch.cat([motion, batch.extra_motion.flatten(0, 1)])
             terms["descriptor"] = self.descriptor_head(seen, shown)
-        return target, fake, landmarks, terms
+        return Reconstruction(target, fake, landmarks, terms)
 
     def judged(self, real: Tensor, fake: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
         """With ``foreground_only`` on black, else as they are."""

@@ -239,7 +239,8 @@ def test_its_checkpoint_measures_the_gaze_term(checkpoint: Path, tmp_path: Path)
     made.train()
     assert not made.gaze.training
     batch = window_batch()
-    real, fake, landmarks, terms = made.reconstruct(batch)
+    real, fake, landmarks, terms, condition = made.reconstruct(batch)
+    assert condition is None
     expected = gaze_loss(load_component(checkpoint, "gaze"), fake, real, landmarks)
     assert terms["gaze"].item() == pytest.approx(expected.item(), rel=1e-6)
     assert terms["gaze"] > 0

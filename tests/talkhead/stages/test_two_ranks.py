@@ -22,13 +22,21 @@ from torch.utils.data import DataLoader
 from talkhead import cli
 from talkhead.batch import FrameBatch, LandmarkBatch, SequenceBatch, SyncBatch, WindowBatch
 from talkhead.diffusion.sampler import SamplerSettings
-from talkhead.stages import motion_diffusion
+from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
+from talkhead.stages import keypoint_reenactment, motion_diffusion
 from talkhead.stages.av_contrastive import AVContrastiveStage
 from talkhead.stages.base import Stage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
 from talkhead.stages.motion_prior import MotionPriorStage
 from tests.ranks import run_ranks
-from tests.talkhead.stages import test_gaze, test_rigid_syncer, test_syncer, test_syncnet
+from tests.talkhead.stages import (
+    test_gaze,
+    test_keypoint_reenactment,
+    test_ms_sync,
+    test_rigid_syncer,
+    test_syncer,
+    test_syncnet,
+)
 from tests.talkhead.stages.motion_toys import (
     PRIOR,
     autoregressive,
@@ -134,6 +142,10 @@ def made_ar() -> Stage:
     return autoregressive(prior=STILL_PRIOR, sampler=FAST, validation_clips=3)
 
 
+def made_keypoint_reenactment() -> Stage:
+    return test_keypoint_reenactment.stage(augment=False, lr=SLOW, lr_detector=SLOW)
+
+
 def made_gaze() -> Stage:
     return test_gaze.stage(
         gaze={**test_gaze.NET, "widths": [4, 8, 8]}, augment=False, corner_noise=0.0, lr=SLOW
@@ -162,6 +174,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "lip_disentangle": (made_disentangle, windows),
     "motion_diffusion": (made_diffusion, sequences),
     "motion_ar": (made_ar, sequences),
+    "keypoint_reenactment": (made_keypoint_reenactment, frames),
     "gaze": (made_gaze, frames),
     "syncnet": (made_syncnet, sync_windows),
     "rigid_syncer": (made_rigid_syncer, landmark_runs),
@@ -225,12 +238,19 @@ class OneDraw(ModuleType):
         return torch.randn((2 * ROWS, *shape[1:]), generator=self._generator)[self._mine]
 
 
+def one_warp(n: int, **options: Any) -> ThinPlate:
+    """Stands for the random warps: the same one for every picture on every rank."""
+    options["generator"] = torch.Generator().manual_seed(3)
+    return random_thin_plate(1, **options)
+
+
 def everything(name: str, rank: int, ranks: int, folder: Path) -> dict[str, Any]:
     """What a stage computed: losses, gradients, bank and metrics."""
     make, batches = STAGES[name]
     cli.quieten(["fit"])
     patch = pytest.MonkeyPatch()
     patch.setattr(motion_diffusion, "torch", OneDraw(rank, ranks))
+    patch.setattr(keypoint_reenactment, "random_thin_plate", one_warp)
     noted, data, stage = Noted(), Rows(batches, rank, ranks), make()
     options: dict[str, Any] = {
         "default_root_dir": folder / f"{name}{rank}", "accelerator": "cpu", "devices": ranks,

@@ -1,0 +1,224 @@
+"""Stage 60: keypoints learned from reenactment, and the renderer that they drive (FOMM)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from talkhead.augment import shared_look
+from talkhead.batch import FrameBatch, FramePairs, to_bytes, to_float
+from talkhead.checkpoint import Source
+from talkhead.errors import ConfigError
+from talkhead.geometry.keypoints import Keypoints
+from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
+from talkhead.losses.equivariance import jacobian_equivariance_loss, point_equivariance_loss
+from talkhead.losses.perceptual import multi_scale_perceptual_loss
+from talkhead.networks.fomm_checkpoint import load_fomm
+from talkhead.networks.keypoint_detector import KeypointDetector
+from talkhead.networks.keypoint_picture_discriminator import KeypointPictureDiscriminator
+from talkhead.networks.keypoint_renderer import KeypointRenderer
+from talkhead.networks.perceptual import VGG19Features
+from talkhead.stages.adversarial import AdversarialStage, Reconstruction, trainable
+from talkhead.stages.base import build_or_start
+
+EVALUATION_WARP = 0
+"""Seed of the one warp that all pictures are warped by in validation and test."""
+
+
+class KeypointReenactmentStage(AdversarialStage):
+    """Turn one frame of a video into another by keypoints alone, which nobody labels.
+
+    The detector finds keypoints in both frames, the renderer moves the source's features from the ones to
+    the others. Keypoints of a randomly warped driving frame have to follow the warp. The discriminator is
+    shown the driving keypoints as constants, so it teaches the renderer and not the detector.
+
+    Source: FOMM, the reenactment model that paper 3 takes its motion space from (reference-facts 6.1).
+        Deviates: the warp is a thin plate of its own on both axes
+        (:func:`talkhead.geometry.thin_plate.random_thin_plate`), collapsing Jacobians are inverted with a
+        guard, colours are augmented by the operations of :data:`talkhead.pixel_ops.COLOUR_OPS` in place of
+        torchvision's jitter, and frames of a video are drawn anew in every epoch instead of 75 times.
+    """
+
+    exports = ("keypoint_detector", "keypoint_renderer")
+    discriminator_class = KeypointPictureDiscriminator
+    vgg_options: ClassVar[dict[str, Any]] = {"imagenet_statistics": True}
+    default_weights = {
+        "perceptual": 10.0,
+        "equivariance_points": 10.0,
+        "equivariance_jacobians": 10.0,
+        "gan": 1.0,
+        "feature_matching": 10.0,
+        "region": 0.0,
+        "pixel": 0.0,
+    }
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        keypoint_detector: Source | None = None,
+        keypoint_renderer: Source | None = None,
+        fomm_weights: str | None = None,
+        fomm_sha256: str | None = None,
+        discriminator: dict[str, Any] | None = None,
+        weights: dict[str, float] | None = None,
+        vgg_weights: str | None = None,
+        perceptual_scales: int = 4,
+        gan_mode: str = "least_squares",
+        augment: bool = True,
+        warp_affine_sigma: float = 0.05,
+        warp_bend_sigma: float = 0.005,
+        warp_side: int = 5,
+        shared_batch_norm: bool = True,
+        lr: float = 2e-4,
+        lr_detector: float = 2e-4,
+        lr_discriminator: float = 2e-4,
+        betas: list[float] = [0.5, 0.999],  # noqa: B006 - jsonargparse documents a list default; never mutated
+        lr_decay: float = 0.1,
+        lr_decay_batches: int = 150_000,
+        lr_warmup_batches: int = 0,
+        grad_clip: float = 0.0,
+        r1: float = 0.0,
+        r1_every: int = 16,
+    ) -> None:
+        """Configure the stage.
+
+        Args:
+            image_size: Side of the crops in pixels.
+            keypoint_detector: Options of :class:`KeypointDetector`, or a checkpoint of this stage to start
+                from.
+            keypoint_renderer: Options of :class:`KeypointRenderer`, or a checkpoint to start from.
+            fomm_weights: Published file (``vox-adv-cpk.pth.tar``) to start from, in place of both; with
+                ``fit`` it is trained on, with ``test`` and without a checkpoint it is measured as it is.
+            fomm_sha256: Digest the file must have.
+            discriminator: Options of :class:`KeypointPictureDiscriminator`.
+            weights: Loss weights by term. FOMM first trains with ``gan`` and ``feature_matching`` at 0, and
+                fine-tunes with both (vox-adv-256); ``region`` (mouth and eyes) and ``pixel`` are our
+                additions for runs without a perceptual network.
+            vgg_weights: File with torchvision's VGG-19 weights; without it the perceptual term is left out.
+            perceptual_scales: Picture sizes in that term, each half of the one before, at least 16 pixels.
+            gan_mode: ``least_squares``, ``hinge`` or ``log``.
+            augment: Mirror pairs of frames and change their colours.
+            warp_affine_sigma: Deviation of the affine part of the random warp.
+            warp_bend_sigma: Deviation of its bends.
+            warp_side: Control points on each axis.
+            shared_batch_norm: Take batch statistics over all ranks; off, each rank uses its own.
+            lr: Learning rate of the renderer.
+            lr_detector: Learning rate of the detector.
+            lr_discriminator: Learning rate of the discriminator.
+            betas: Adam's two decay rates.
+            lr_decay: Factor applied every ``lr_decay_batches`` batches.
+            lr_decay_batches: See ``lr_decay``; FOMM decays at 60 and 90 of 100 epochs.
+            lr_warmup_batches: Batches over which the learning rates rise from 0.
+            grad_clip: Largest gradient norm, 0 for none.
+            r1: Weight gamma of the discriminator's gradient penalty, 0 for none.
+            r1_every: Batches from one penalty to the next; it then counts as many times.
+
+        Raises:
+            ConfigError: ``fomm_weights`` together with other weights or options, or numbers that cannot work.
+        """
+        super().__init__(
+            weights, image_size, discriminator, vgg_weights, gan_mode, lr_discriminator, betas,
+            lr_decay, lr_decay_batches, lr_warmup_batches, grad_clip, r1, r1_every,
+        )  # fmt: skip
+        self.save_hyperparameters()
+        self.lr, self.lr_detector = lr, lr_detector
+        self.perceptual_scales, self.augment = perceptual_scales, augment
+        self.shared_batch_norm = shared_batch_norm
+        self.warp = {"affine_sigma": warp_affine_sigma, "bend_sigma": warp_bend_sigma}
+        self.warp_side = warp_side
+        if fomm_weights is None:
+            self.keypoint_detector = build_or_start(
+                KeypointDetector, keypoint_detector, "keypoint_detector"
+            )
+            self.keypoint_renderer = build_or_start(
+                KeypointRenderer, keypoint_renderer, "keypoint_renderer"
+            )
+        elif keypoint_detector is None and keypoint_renderer is None:
+            self.keypoint_detector, self.keypoint_renderer = load_fomm(fomm_weights, fomm_sha256)
+        else:
+            raise ConfigError(
+                "fomm_weights: expected the published file alone, got options of keypoint_detector or "
+                "keypoint_renderer as well; leave them null, as the file settles both."
+            )
+
+    def on_fit_start(self) -> None:
+        """As every GAN stage; published weights are no longer what was published."""
+        super().on_fit_start()
+        self.keypoint_detector.note_training()
+        self.keypoint_renderer.note_training()
+
+    def needs(self) -> FramePairs:
+        """A source frame and a driving frame of the same video."""
+        return FramePairs(1, self.video_spec.size)
+
+    def reconstruct(self, batch: FrameBatch) -> Reconstruction:
+        """The driving frame, and the source moved by the keypoints of both."""
+        source, driving, landmarks = self._pictures(batch)
+        warp = self._drawn_warp(len(driving))
+        warped = warp.pictures(driving, align_corners=self.keypoint_renderer.align_corners)
+        # One call: every frame is normalised by the statistics of all three kinds.
+        found: Keypoints = self.keypoint_detector(torch.cat([source, driving, warped]))
+        points, jacobians = (part.chunk(3) for part in found)
+        of_source, of_driving, of_warped = map(Keypoints, points, jacobians)
+        fake = self.keypoint_renderer(source, of_source, of_driving)
+        terms = {
+            "equivariance_points": point_equivariance_loss(of_driving, of_warped, warp),
+            "equivariance_jacobians": jacobian_equivariance_loss(of_driving, of_warped, warp),
+        }
+        return Reconstruction(driving, fake, landmarks, terms, of_driving.points.detach())
+
+    def perceptual(self, vgg: VGG19Features, fake: Tensor, real: Tensor) -> Tensor:
+        """The term over several picture sizes, all layers alike."""
+        return multi_scale_perceptual_loss(vgg, fake, real, self.perceptual_scales)
+
+    def generator_groups(self) -> list[dict[str, Any]]:
+        """Renderer and detector, each at its own learning rate."""
+        return [
+            {"params": list(trainable([self.keypoint_renderer])), "lr": self.lr},
+            {"params": list(trainable([self.keypoint_detector])), "lr": self.lr_detector},
+        ]
+
+    def sample_frames(self, batch: FrameBatch) -> Tensor:
+        """Source, driving and generated pictures side by side, ``(n, H, 3 W, 3)`` uint8."""
+        source, driving, _ = self._pictures(batch)
+        shown = torch.cat([source, driving, self.reconstruct(batch).fake], dim=-1)
+        return to_bytes(shown).permute(0, 2, 3, 1).cpu()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As every stage; the published file may be deleted, too."""
+        super().on_save_checkpoint(checkpoint)
+        saved = checkpoint.get("hyper_parameters", {})
+        if saved.get("fomm_weights") is not None:
+            saved.update(
+                fomm_weights=None,
+                fomm_sha256=None,
+                keypoint_detector=self.keypoint_detector.spec,
+                keypoint_renderer=self.keypoint_renderer.spec,
+            )
+
+    def _evaluate(self, batch: FrameBatch, prefix: str) -> None:
+        """As every GAN stage, and what the source frame itself would score."""
+        super()._evaluate(batch, prefix)
+        source, driving, _ = self._pictures(batch)
+        copied = peak_signal_noise_ratio(source, driving, data_range=(-1.0, 1.0))
+        self.log(f"{prefix}/psnr_of_source", copied, batch_size=len(source), sync_dist=True)
+
+    def _pictures(self, batch: FrameBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Source and driving frames ``(B, 3, H, W)`` and landmarks of the latter; augmented in training."""
+        pairs = to_float(torch.stack([batch.identity[:, 0], batch.target], dim=1))
+        landmarks = batch.landmarks
+        if self.training and self.augment:
+            pairs, landmarks = shared_look(pairs, landmarks)
+        source, driving = pairs.unbind(1)
+        return source, driving, landmarks
+
+    def _drawn_warp(self, n: int) -> ThinPlate:
+        """One warp for each of ``n`` pictures; in evaluation always the same one for all."""
+        if self.training:
+            return random_thin_plate(n, side=self.warp_side, device=self.device, **self.warp)
+        fixed = torch.Generator().manual_seed(EVALUATION_WARP)
+        drawn = random_thin_plate(1, side=self.warp_side, generator=fixed, **self.warp)
+        return ThinPlate(*(part.to(self.device) for part in drawn))
