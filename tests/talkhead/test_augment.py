@@ -11,6 +11,7 @@ from talkhead.augment import (
     another_look,
     augment_pose_input,
     pixel_noise,
+    shared_look,
     shared_shift,
     squeeze_aspect,
 )
@@ -157,3 +158,25 @@ def test_a_look_mirrors_half_of_the_clips_and_moves_little(monkeypatch: pytest.M
 def test_a_look_wants_clips() -> None:
     with pytest.raises(ShapeError, match="expected clips"):
         another_look(_pictures())
+
+
+def test_a_shared_look_mirrors_landmarks_with_half_of_the_clips(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    still = _pictures(1)[:, None].expand(5, 2, -1, -1, -1)
+    looked, _ = shared_look(still, torch.zeros(5, 2, 3), _rng())
+    torch.testing.assert_close(looked, looked[:, :1].expand_as(looked))
+    assert (looked[0] - looked[1]).abs().mean() > 0.01
+    monkeypatch.setattr("talkhead.augment.pixel_noise", lambda pictures, generator, ops: pictures)
+    clips = _dots(400, 24, at=(0.7, 0.4))[:, None]
+    landmarks = torch.tensor([0.7, 0.4, 0.1]).expand(400, 1, 3)
+    looked, found = shared_look(clips, landmarks, _rng())
+    torch.testing.assert_close(_centre(looked[:, 0]), found[:, 0, :2], atol=0.01, rtol=0)
+    mirrored = found[:, 0, 0] < 0.5
+    assert 0.4 < mirrored.double().mean() < 0.6
+    torch.testing.assert_close(found[mirrored][0, 0], torch.tensor([0.3, 0.4, 0.1]))
+    assert torch.equal(found[..., 1:], landmarks[..., 1:])
+    with pytest.raises(ShapeError, match="expected clips"):
+        shared_look(_pictures(), landmarks)
+    with pytest.raises(ShapeError, match=r"expected landmarks \(400"):
+        shared_look(clips, landmarks[:3])
