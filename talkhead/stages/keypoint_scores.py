@@ -131,10 +131,10 @@ class LandmarkScores:
         if sample.variant in ("floor", "mean"):
             return {}
         frames = min(sample.generated.shape[1], len(sample.audio))
-        real = self._data.landmarks(sample, frames)
-        motion = sample.generated[0, :frames].cpu()
+        motion = sample.generated[0, :frames]
+        real = self._data.landmarks(sample, frames).to(motion)
         # Another clip's motion is laid on this face: it begins where that face began.
-        first = motion[0] if sample.variant == "shuffled" else sample.real[0].cpu()
+        first = motion[0] if sample.variant == "shuffled" else sample.real[0]
         moved = ibug_points(self._mesh.warp_landmarks(real[0], first, motion))
         target = ibug_points(real)
         scores = {

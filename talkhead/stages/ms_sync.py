@@ -219,14 +219,15 @@ class MSSyncStage(Stage):
         self.log_dict(scores, batch_size=rows, sync_dist=True)
 
     def on_test_start(self) -> None:
-        """Fresh accumulators; landmarks and sound where the data offer them."""
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # untyped in Lightning
+        """Fresh accumulators; landmarks, sound and statistics where the data offer them."""
         self._own_evaluators = [SyncScores(self.syncer), DriftScores()]
-        if isinstance(self.keypoint_detector, MeshKeypoints):
-            mesh = self.keypoint_detector.cpu()
-            data = RunData(datamodule.prepared)
-            self._own_evaluators.append(LandmarkScores(mesh, data, self.rigid_syncer))
-        self.standard = self._statistics(datamodule)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if hasattr(datamodule, "store"):
+            self.standard = self._statistics(datamodule)
+            if isinstance(self.keypoint_detector, MeshKeypoints):
+                data = RunData(datamodule.prepared)
+                judge = LandmarkScores(self.keypoint_detector, data, self.rigid_syncer)
+                self._own_evaluators.append(judge)
         self.test_scores = TestScores(self.evaluate_clip, self.standard, SPACE)
         self.per_clip_results = []
 

@@ -182,9 +182,7 @@ def test_warped_landmarks_against_the_metrics_own_function(root: Path) -> None:
     real = torch.from_numpy(module.prepared.landmarks(row))
     made = stage()
     keypoints = made.keypoint_detector(real)
-    sample = ClipSample(
-        row.id, 0, keypoints[None], keypoints, torch.zeros(len(real), 104)
-    )
+    sample = ClipSample(row.id, 0, keypoints[None], keypoints, torch.zeros(len(real), 104))
     judge = keypoint_scores.LandmarkScores(
         made.keypoint_detector, keypoint_scores.RunData(module.prepared)  # type: ignore[arg-type]  # the mesh's
     )  # fmt: skip
@@ -203,9 +201,7 @@ def test_drift_by_hand() -> None:
     rows[:40, :, 0] = 0.25  # 32 px at 256 to the right in the first stretch
     rows[40:80, :, 1] = 0.5
     real = torch.zeros(frames, 60)
-    sample = ClipSample(
-        "c", 0, rows.flatten(1)[None], real, torch.zeros(frames, 104)
-    )
+    sample = ClipSample("c", 0, rows.flatten(1)[None], real, torch.zeros(frames, 104))
     assert keypoint_scores.DriftScores()(sample) == pytest.approx(
         {"drift_0[keypoints]": 32.0, "drift_40[keypoints]": 64.0}
     )

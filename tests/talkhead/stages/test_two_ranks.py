@@ -168,6 +168,14 @@ def made_syncer() -> Stage:
     )  # fmt: skip
 
 
+def made_ms_sync() -> Stage:
+    return test_ms_sync.stage(lr=SLOW, lr_discriminator=SLOW, augment=False)
+
+
+def motion_runs(seed: int) -> SequenceBatch:
+    return test_ms_sync.batch(seed=seed)
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "reenactment": (made_reenactment, frames),
     "av_contrastive": (made_contrastive, windows),
@@ -179,6 +187,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "syncnet": (made_syncnet, sync_windows),
     "rigid_syncer": (made_rigid_syncer, landmark_runs),
     "syncer": (made_syncer, keypoint_runs),
+    "ms_sync": (made_ms_sync, motion_runs),
 }
 
 
