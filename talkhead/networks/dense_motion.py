@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from talkhead.geometry.keypoints import Keypoints, guarded_inverse
 from talkhead.networks.hourglass import Hourglass
-from talkhead.networks.keypoint_maps import corner_grid, keypoint_spots
+from talkhead.networks.keypoint_maps import corner_grid, keypoint_spots, softmax_in_full
 
 
 class Motion(NamedTuple):
@@ -97,7 +97,7 @@ class DenseMotion(nn.Module):
         height, width = pictures.shape[2:]
         motions = local_motions(source, driving, height, width, self.floor)
         maps = self.hourglass(self._evidence(pictures, source, driving, motions))
-        masks = torch.softmax(self.mask(maps), dim=1)
+        masks = softmax_in_full(self.mask(maps), dim=1)
         flow = (motions * masks[..., None]).sum(dim=1)
         if self.occlusion is None:
             return Motion(flow, torch.ones_like(masks[:, :1]), masks)

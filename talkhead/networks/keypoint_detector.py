@@ -9,7 +9,7 @@ from talkhead.errors import ConfigError, ShapeError
 from talkhead.geometry.keypoints import N_KEYPOINTS, Keypoints, pack
 from talkhead.networks.component import Component
 from talkhead.networks.hourglass import BlurredDownsample, Hourglass
-from talkhead.networks.keypoint_maps import expected_places
+from talkhead.networks.keypoint_maps import expected_places, softmax_in_full
 from talkhead.networks.pretrained import RANDOM
 
 HEAD_KERNEL = 7
@@ -100,7 +100,7 @@ class KeypointDetector(Component):
         check_pictures(pictures, self.multiple, HEAD_KERNEL * self.down.step)
         maps = self.hourglass(self.down((pictures + 1.0) / 2.0))
         logits = self.heat(maps)
-        heat = torch.softmax(logits.flatten(2) / self.temperature, dim=2).view_as(logits)
+        heat = softmax_in_full(logits.flatten(2) / self.temperature, dim=2).view_as(logits)
         points = expected_places(heat)
         if self.jacobian is None:
             identity = torch.eye(2, device=points.device, dtype=points.dtype)

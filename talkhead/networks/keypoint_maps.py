@@ -57,3 +57,8 @@ def expected_places(heat: Tensor) -> Tensor:
     x = (heat.sum(dim=-2) * grid[0, :, 0]).sum(dim=-1)
     y = (heat.sum(dim=-1) * grid[:, 0, 1]).sum(dim=-1)
     return torch.stack([x, y], dim=-1)
+
+
+def softmax_in_full(logits: Tensor, dim: int) -> Tensor:
+    """Softmax in single precision at least: shares and places of half precision are pixels off."""
+    return torch.softmax(logits, dim, dtype=torch.promote_types(logits.dtype, torch.float32))
