@@ -98,7 +98,8 @@ class KeypointPictureDiscriminator(Component):
                 f"expected points {(len(pictures), self.keypoints, 2)}, got {tuple(points.shape)}; pass "
                 "those of the very pictures."
             )
-        spots = keypoint_spots(points, *pictures.shape[2:], self.variance)
+        height, width = pictures.shape[2:]
+        spots = keypoint_spots(points, height, width, self.variance)
         maps = torch.cat([pictures, spots.to(pictures)], dim=1)
         features = []
         for level, block in enumerate(self.blocks):

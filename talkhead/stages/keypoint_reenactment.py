@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -127,8 +128,7 @@ class KeypointReenactmentStage(AdversarialStage):
         self.lr, self.lr_detector = lr, lr_detector
         self.perceptual_scales, self.augment = perceptual_scales, augment
         self.shared_batch_norm = shared_batch_norm
-        self.warp = {"affine_sigma": warp_affine_sigma, "bend_sigma": warp_bend_sigma}
-        self.warp_side = warp_side
+        self.warp_sigmas, self.warp_side = (warp_affine_sigma, warp_bend_sigma), warp_side
         if fomm_weights is None:
             self.keypoint_detector = build_or_start(
                 KeypointDetector, keypoint_detector, "keypoint_detector"
@@ -217,8 +217,11 @@ class KeypointReenactmentStage(AdversarialStage):
 
     def _drawn_warp(self, n: int) -> ThinPlate:
         """One warp for each of ``n`` pictures; in evaluation always the same one for all."""
+        affine_sigma, bend_sigma = self.warp_sigmas
+        draw = partial(
+            random_thin_plate, affine_sigma=affine_sigma, bend_sigma=bend_sigma, side=self.warp_side
+        )
         if self.training:
-            return random_thin_plate(n, side=self.warp_side, device=self.device, **self.warp)
-        fixed = torch.Generator().manual_seed(EVALUATION_WARP)
-        drawn = random_thin_plate(1, side=self.warp_side, generator=fixed, **self.warp)
+            return draw(n, device=self.device)
+        drawn = draw(1, generator=torch.Generator().manual_seed(EVALUATION_WARP))
         return ThinPlate(*(part.to(self.device) for part in drawn))
