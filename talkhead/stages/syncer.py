@@ -200,7 +200,7 @@ class SyncerStage(Stage):
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> list[Pair]:
         """Embeddings of keypoints and sound of every level, each ``(B, N, D)``."""
-        return [(level.points, level.audio) for level in self._embedded(batch)]
+        return [(points, audio) for points, audio in self._embedded(batch)]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with step decay (by batches)."""

@@ -61,7 +61,11 @@ def data(root: Path, **options: Any) -> TalkheadDataModule:
 
 # The bare cosine can only fall from 3.56 to 1.19.
 @pytest.mark.parametrize(
-    ("options", "share"), [({}, 0.95), ({"temperature": 0.1, "learn_temperature": True}, 0.9)]
+    ("options", "share"),
+    [
+        ({"syncer": {**NET, "centre": "window"}, "shift": 0.0, "level": 0.0}, 0.95),
+        ({"temperature": 0.1, "learn_temperature": True}, 0.9),
+    ],
 )
 def test_a_tiny_fit_lowers_the_loss_and_moves_everything_but_the_detector(
     options: dict[str, Any], share: float, root: Path, tmp_path: Path
@@ -75,7 +79,7 @@ def test_a_tiny_fit_lowers_the_loss_and_moves_everything_but_the_detector(
     fitted.fit(made, datamodule=data(root))
     assert sum(noted.values[-6:]) < share * sum(noted.values[:6])
     assert not [n for n, p in made.named_parameters() if torch.equal(p, before[n])]
-    assert ("contrasts.1.log_scale" in before) is bool(options)
+    assert ("contrasts.1.log_scale" in before) is ("temperature" in options)
     assert frozen
     assert all(torch.equal(b, frozen[n]) for n, b in made.keypoint_detector.named_buffers())
     found = fitted.callback_metrics
