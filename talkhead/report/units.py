@@ -27,10 +27,11 @@ UNITS: Mapping[str, str] = {
         for of in ("rigid", "av")
         for i in range(MAX_LEVELS)
     },
+    **{f"rigid_confidence_{window_ms(i)}ms": "cosine" for i in range(MAX_LEVELS)},
+    **{f"av_confidence_{window_ms(i)}ms": "≥ 0" for i in range(MAX_LEVELS)},
     **{
-        f"{of}_{name}_{window_ms(i)}ms": unit
+        f"{of}_pair_accuracy_{window_ms(i)}ms": "share"
         for of in ("rigid", "av")
-        for name, unit in (("confidence", "cosine"), ("pair_accuracy", "share"))
         for i in range(MAX_LEVELS)
     },
     "lmd_mouth": "",

@@ -19,7 +19,6 @@ from talkhead.stages.base import Stage, build
 from talkhead.stages.keypoint_features import (
     LEVEL,
     PICTURE_SIZE,
-    SCALE,
     SHIFT,
     augmented,
     keypoint_sources,
@@ -70,7 +69,7 @@ class SyncerStage(Stage):
         learn_temperature: bool = False,
         smooth: bool = True,
         flip: bool = True,
-        scale: tuple[float, float] = SCALE,
+        scale: float = 0.1,
         shift: float = SHIFT,
         level: float = LEVEL,
         max_shift: int = MAX_SHIFT_FRAMES,
@@ -99,7 +98,7 @@ class SyncerStage(Stage):
             learn_temperature: Learn the scale, from ``temperature`` on.
             smooth: Moving average over three frames before anything else.
             flip: See every other run of the training data in the mirror.
-            scale: Factors between which each training run is enlarged.
+            scale: Share by which a training run is enlarged or made smaller at most.
             shift: Largest shift of a training run, in half pictures.
             level: Largest offset of a training run's energies, as a share of their range.
             max_shift: Largest offset searched on either side, in frames of the level; levels with fewer
@@ -120,13 +119,13 @@ class SyncerStage(Stage):
         self.save_hyperparameters()
         self.run_frames = run_frames
         self.smooth, self.flip = smooth, flip
-        self.scale, self.shift, self.level = scale, shift, level
+        self.scale, self.shift, self.level = (1.0 - scale, 1.0 + scale), shift, level
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
         self.keypoint_detector = resolve_detector(keypoint_detector)
         self.syncer = build(SyncerPyramid, syncer, NAME)
         scales = self.syncer.scales
-        windows = [windows_of(run_frames, level) for level in range(len(scales))]
+        windows = [windows_of(run_frames, number) for number in range(len(scales))]
         fine = len(scales) - levels_from_others
         if not 0 <= fine <= len(scales):
             raise ConfigError(

@@ -98,7 +98,7 @@ def test_a_weight_of_zero_leaves_a_level_alone(root: Path, tmp_path: Path) -> No
 
 def test_fine_levels_take_their_own_run_and_coarse_ones_the_others() -> None:
     given = batch()
-    same: dict[str, Any] = {"flip": False, "scale": (1.0, 1.0), "shift": 0.0, "level": 0.0}
+    same: dict[str, Any] = {"flip": False, "scale": 0.0, "shift": 0.0, "level": 0.0}
     made = stage(
         hard_negatives=None, other_negatives=None, min_gap_frames=3, temperature=0.5, **same
     )

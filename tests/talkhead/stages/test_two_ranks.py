@@ -164,7 +164,7 @@ def made_syncer() -> Stage:
     """With all false partners there are, so that no draw differs between ranks."""
     return test_syncer.stage(
         lr=SLOW, hard_negatives=None, other_negatives=None, temperature=0.5, learn_temperature=True,
-        flip=False, scale=(1.0, 1.0), shift=0.0, level=0.0,
+        flip=False, scale=0.0, shift=0.0, level=0.0,
     )  # fmt: skip
 
 
