@@ -30,7 +30,7 @@ RENDERER: dict[str, Any] = {
 
 
 def saved(made: MSSyncStage, folder: Path) -> Path:
-    loader = DataLoader([batch()], batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
+    loader: DataLoader[Any] = DataLoader([batch()], batch_size=None)  # type: ignore[arg-type]  # a list is a dataset
     run = trainer(folder, 1)
     run.fit(made, loader, loader)
     path = folder / "last.ckpt"
