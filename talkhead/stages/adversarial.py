@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -27,6 +27,7 @@ from talkhead.networks.component import Component
 from talkhead.networks.discriminator import Judgement, PatchDiscriminator
 from talkhead.networks.perceptual import VGG19Features
 from talkhead.stages.base import Stage, build
+from talkhead.stages.two_optimisers import leave_out_of_global_step, take_step
 
 
 class Reconstruction(NamedTuple):
@@ -187,7 +188,8 @@ class AdversarialStage(Stage):
         leave_out_of_global_step(opt_d)
         self.discriminator.requires_grad_(False)
         passed = self.generator_pass(batch)
-        self._step(opt_g, self.weighted(passed.terms, "train", len(passed.real)))
+        loss = self.weighted(passed.terms, "train", len(passed.real))
+        take_step(self, opt_g, loss, self.grad_clip)
         rates, rates_d = cast(list[Any], self.lr_schedulers())
         rates.step()
         if self.has_adversary:
@@ -215,7 +217,7 @@ class AdversarialStage(Stage):
             penalty = r1_penalty([logits for logits, _ in real_out], real)
             self.log("train/r1", penalty.detach(), batch_size=len(real))
             loss_d = loss_d + 0.5 * self.r1 * self.r1_every * penalty
-        self._step(optimizer, loss_d)
+        take_step(self, optimizer, loss_d, self.grad_clip)
         self.log("train/loss_discriminator", loss_d.detach(), batch_size=len(real))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -267,28 +269,7 @@ class AdversarialStage(Stage):
         }
         self.log_dict(quality, batch_size=len(real), sync_dist=True)
 
-    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        if self.grad_clip > 0:
-            self.clip_gradients(
-                cast(Any, optimizer),
-                gradient_clip_val=self.grad_clip,
-                gradient_clip_algorithm="norm",
-            )
-        optimizer.step()
-
 
 def trainable(parts: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
     """The parameters of several modules that require gradients."""
     return (p for part in parts for p in part.parameters() if p.requires_grad)
-
-
-def leave_out_of_global_step(optimizer: LightningOptimizer) -> None:
-    """Keep an optimiser's steps out of ``trainer.global_step``.
-
-    Lightning counts through these two hooks (Lightning-AI/pytorch-lightning issue 17958).
-    """
-    nothing: Callable[[], None] = lambda: None  # noqa: E731 - a named no-op for two attributes
-    optimizer._on_before_step = nothing
-    optimizer._on_after_step = nothing

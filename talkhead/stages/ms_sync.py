@@ -22,7 +22,6 @@ from talkhead.networks.motion_discriminator import MotionDiscriminator, MotionJu
 from talkhead.networks.motion_generator import MotionGenerator
 from talkhead.networks.rigid_syncer import RigidSyncer, shortest_run
 from talkhead.networks.syncer import SyncerPyramid
-from talkhead.stages.adversarial import leave_out_of_global_step
 from talkhead.stages.base import Stage, build
 from talkhead.stages.keypoint_features import (
     KeypointRun,
@@ -34,6 +33,7 @@ from talkhead.stages.keypoint_features import (
 from talkhead.stages.keypoint_scores import DriftScores, LandmarkScores, RunData, SyncScores
 from talkhead.stages.motion_evaluation import ClipEvaluator, ClipSample, TestScores, motion_scores
 from talkhead.stages.motion_features import STATISTICS_CLIPS, feature_statistics
+from talkhead.stages.two_optimisers import leave_out_of_global_step, take_step
 
 SPACE = "keypoints"
 
@@ -199,7 +199,8 @@ class MSSyncStage(Stage):
             rates_d.step()
         self.discriminator.requires_grad_(False)
         terms = self._terms(run, self(run))
-        self._step(opt_g, self.weighted(terms, "train", len(run.keypoints)))
+        loss = self.weighted(terms, "train", len(run.keypoints))
+        take_step(self, opt_g, loss, self.grad_clip)
         rates.step()
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
@@ -335,20 +336,9 @@ class MSSyncStage(Stage):
             "windows": discriminator_loss([real.run], [fake.run]),
         }
         loss = torch.stack(list(terms.values())).sum()
-        self._step(optimizer, loss)
+        take_step(self, optimizer, loss, self.grad_clip)
         logged = {f"train/loss_discriminator_{k}": v.detach() for k, v in terms.items()}
         self.log_dict(logged, batch_size=len(made))
-
-    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        if self.grad_clip > 0:
-            self.clip_gradients(
-                cast(Any, optimizer),
-                gradient_clip_val=self.grad_clip,
-                gradient_clip_algorithm="norm",
-            )
-        optimizer.step()
 
     def _samples(self, batch: SequenceBatch, run: KeypointRun, made: Tensor) -> list[ClipSample]:
         """One sample a run, with the sound of each frame in one row."""

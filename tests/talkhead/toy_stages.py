@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from datamodules.base import TalkheadDataModule
 from talkhead.checkpoint import resolve
 from talkhead.networks.component import Component
-from talkhead.stages.adversarial import leave_out_of_global_step
 from talkhead.stages.base import Stage
+from talkhead.stages.two_optimisers import leave_out_of_global_step
 
 
 class ToyHead(Component):
