@@ -19,7 +19,9 @@ from talkhead.checkpoint import Source, load_component, resolve
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.geometry.keypoints import ROW_DIM, scaled_and_shifted, smoothed
 from talkhead.networks.component import Component, tensors_digest, weights_digest
+from talkhead.networks.fomm_checkpoint import load_fomm
 from talkhead.networks.keypoint_detector import KeypointDetector
+from talkhead.networks.keypoint_renderer import KeypointRenderer
 from talkhead.networks.mesh_keypoints import MeshKeypoints
 from talkhead.specs import AudioSpec
 
@@ -96,17 +98,35 @@ def resolve_detector(source: Source | None) -> Component:
     """The frozen keypoint detector of a stage.
 
     Args:
-        source: Checkpoint that holds a ``keypoint_detector`` of either kind, or the spec kept in our own;
-            None and the empty spec are those of the face mesh.
+        source: Checkpoint that holds a ``keypoint_detector`` of either kind, the published file of the First
+            Order Motion Model (``….pth.tar``), or the spec kept in our own checkpoint; None and the empty
+            spec are those of the face mesh.
 
     Raises:
         StageLinkError: The checkpoint does not hold one.
+        ConfigError: A published file that is damaged or of another network.
     """
     if not source:
         return MeshKeypoints().eval().requires_grad_(False)
     if isinstance(source, dict):
         return resolve(KeypointDetector, source, "keypoint_detector")
+    if _published(source):
+        return load_fomm(source)[0].eval().requires_grad_(False)
     return load_component(source, "keypoint_detector")
+
+
+def resolve_renderer(source: Source | None) -> KeypointRenderer | None:
+    """The frozen keypoint renderer of a stage, None for None; sources as :func:`resolve_detector`."""
+    if source is None:
+        return None
+    if isinstance(source, str) and _published(source):
+        return load_fomm(source)[1].eval().requires_grad_(False)
+    return resolve(KeypointRenderer, source, "keypoint_renderer")
+
+
+def _published(path: str) -> bool:
+    """Whether a file is one that the authors of FOMM published, by its name."""
+    return path.endswith(".pth.tar")
 
 
 def read_run(batch: SequenceBatch, *, smooth: bool) -> KeypointRun:

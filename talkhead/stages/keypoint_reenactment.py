@@ -63,6 +63,7 @@ class KeypointReenactmentStage(AdversarialStage):
         keypoint_renderer: Source | None = None,
         fomm_weights: str | None = None,
         fomm_sha256: str | None = None,
+        fomm_align_corners: bool = True,
         discriminator: dict[str, Any] | None = None,
         weights: dict[str, float] | None = None,
         vgg_weights: str | None = None,
@@ -94,6 +95,8 @@ class KeypointReenactmentStage(AdversarialStage):
             fomm_weights: Published file (``vox-adv-cpk.pth.tar``) to start from, in place of both; with
                 ``fit`` it is trained on, with ``test`` and without a checkpoint it is measured as it is.
             fomm_sha256: Digest the file must have.
+            fomm_align_corners: How its renderer samples, see :func:`load_fomm`; that of a new one is
+                ``keypoint_renderer.align_corners``.
             discriminator: Options of :class:`KeypointPictureDiscriminator`.
             weights: Loss weights by term. FOMM first trains with ``gan`` and ``feature_matching`` at 0, and
                 fine-tunes with both (vox-adv-256); ``region`` (mouth and eyes) and ``pixel`` are our
@@ -137,7 +140,9 @@ class KeypointReenactmentStage(AdversarialStage):
                 KeypointRenderer, keypoint_renderer, "keypoint_renderer"
             )
         elif keypoint_detector is None and keypoint_renderer is None:
-            self.keypoint_detector, self.keypoint_renderer = load_fomm(fomm_weights, fomm_sha256)
+            self.keypoint_detector, self.keypoint_renderer = load_fomm(
+                fomm_weights, fomm_sha256, align_corners=fomm_align_corners
+            )
         else:
             raise ConfigError(
                 "fomm_weights: expected the published file alone, got options of keypoint_detector or "

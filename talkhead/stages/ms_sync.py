@@ -16,7 +16,6 @@ from talkhead.geometry.keypoints import KEYPOINT_DIM, ROW_DIM
 from talkhead.losses.adversarial import discriminator_loss, generator_loss
 from talkhead.losses.sync import Reduction, av_sync_terms
 from talkhead.metrics.sequences import Standard
-from talkhead.networks.keypoint_renderer import KeypointRenderer
 from talkhead.networks.mesh_keypoints import MeshKeypoints
 from talkhead.networks.motion_discriminator import MotionDiscriminator, MotionJudgement
 from talkhead.networks.motion_generator import MotionGenerator
@@ -29,6 +28,7 @@ from talkhead.stages.keypoint_features import (
     keypoint_sources,
     read_run,
     resolve_detector,
+    resolve_renderer,
 )
 from talkhead.stages.keypoint_scores import DriftScores, LandmarkScores, RunData, SyncScores
 from talkhead.stages.motion_evaluation import ClipEvaluator, ClipSample, TestScores, motion_scores
@@ -100,10 +100,10 @@ class MSSyncStage(Stage):
 
         Args:
             syncer: Checkpoint of stage ``syncer``.
-            keypoint_detector: Checkpoint that holds the keypoints the syncer was trained on; null takes
-                those of the face mesh.
-            keypoint_renderer: Checkpoint of stage ``keypoint_reenactment``, carried along for
-                ``talkhead generate``; null leaves it out.
+            keypoint_detector: Checkpoint that holds the keypoints the syncer was trained on, or FOMM's
+                published file (``….pth.tar``); null takes those of the face mesh.
+            keypoint_renderer: Checkpoint of stage ``keypoint_reenactment`` or the same file, carried along
+                for ``talkhead generate``; null leaves it out.
             rigid_syncer: Checkpoint of stage ``rigid_syncer``, which judges test clips on points that
                 training does not see (face mesh only); null leaves that out.
             image_size: Side of the pictures that the keypoint detector sees, in pixels.
@@ -146,11 +146,8 @@ class MSSyncStage(Stage):
         self.grad_clip = grad_clip
         self.keypoint_detector = resolve_detector(keypoint_detector)
         self.syncer = resolve(SyncerPyramid, syncer, "syncer")
-        self.keypoint_renderer = self.rigid_syncer = None
-        if keypoint_renderer is not None:
-            self.keypoint_renderer = resolve(
-                KeypointRenderer, keypoint_renderer, "keypoint_renderer"
-            )
+        self.keypoint_renderer = resolve_renderer(keypoint_renderer)
+        self.rigid_syncer = None
         if rigid_syncer is not None:
             self.rigid_syncer = resolve(RigidSyncer, rigid_syncer, "rigid_syncer")
         self.motion_generator = build(MotionGenerator, motion_generator, "motion_generator")

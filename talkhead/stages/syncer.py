@@ -85,8 +85,8 @@ class SyncerStage(Stage):
         """Configure the stage.
 
         Args:
-            keypoint_detector: Checkpoint of stage ``keypoint_reenactment``; null reads keypoints off the
-                face mesh (:class:`MeshKeypoints`).
+            keypoint_detector: Checkpoint of stage ``keypoint_reenactment``, or FOMM's published file
+                (``….pth.tar``); null reads keypoints off the face mesh (:class:`MeshKeypoints`).
             run_frames: Video frames of a run, in training and in every score.
             hard_negatives: False partners of each window on the fine levels, out of its own run; null
                 takes all.

@@ -258,7 +258,9 @@ def test_published_weights_are_the_start_and_their_file_may_go(
 ) -> None:
     asked: list[tuple[str, str | None]] = []
 
-    def small(path: str, sha256: str | None) -> tuple[KeypointDetector, KeypointRenderer]:
+    def small(
+        path: str, sha256: str | None, *, align_corners: bool
+    ) -> tuple[KeypointDetector, KeypointRenderer]:
         asked.append((path, sha256))
         return (
             KeypointDetector(**DETECTOR, provenance="file:0123"),

@@ -16,10 +16,12 @@ from talkhead.errors import ConfigError, StageLinkError
 from talkhead.geometry.points68 import ibug_points
 from talkhead.losses.adversarial import discriminator_loss
 from talkhead.metrics.lmd import m_lmd
+from talkhead.networks.keypoint_detector import KeypointDetector
+from talkhead.networks.keypoint_renderer import KeypointRenderer
 from talkhead.networks.motion_generator import MotionGenerator
 from talkhead.networks.rigid_syncer import RigidSyncer
 from talkhead.networks.syncer import SyncerPyramid
-from talkhead.stages import keypoint_scores
+from talkhead.stages import keypoint_features, keypoint_scores
 from talkhead.stages.keypoint_features import read_run
 from talkhead.stages.motion_evaluation import ClipSample
 from talkhead.stages.ms_sync import MSSyncStage
@@ -250,3 +252,26 @@ def test_an_interrupted_fit_goes_on_and_its_checkpoint_needs_no_other(
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         stage(**options)
+
+
+def test_keypoints_and_renderer_of_the_published_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    small: dict[str, Any] = {"width": 4, "max_width": 8, "scale": 0.5}
+    detector = KeypointDetector(blocks=2, **small)
+    renderer = KeypointRenderer(residual_blocks=1, motion_width=4, motion_max_width=8, motion_blocks=2,
+                                **small)  # fmt: skip
+    asked: list[str] = []
+
+    def load(path: str) -> tuple[KeypointDetector, KeypointRenderer]:
+        asked.append(path)
+        return detector, renderer
+
+    monkeypatch.setattr(keypoint_features, "load_fomm", load)
+    file = "weights/vox-adv-cpk.pth.tar"
+    made = stage(keypoint_detector=file, keypoint_renderer=file, image_size=64)
+    assert asked == [file, file]
+    assert made.keypoint_detector is detector
+    assert made.keypoint_renderer is renderer
+    assert not detector.training
+    assert not any(p.requires_grad for part in (detector, renderer) for p in part.parameters())
+    assert made.feature_sources()["keypoints"].kind == "frames"
+    assert made.feature_sources()["keypoints"].size == 64
