@@ -89,6 +89,7 @@ class MSSyncStage(Stage):
         weights: dict[str, float] | None = None,
         smooth: bool = True,
         augment: bool = True,
+        share_roll_out: bool = False,
         lr: float = 2e-5,
         lr_discriminator: float = 1e-5,
         betas: list[float] = [0.0, 0.999],  # noqa: B006 - jsonargparse documents a list default; never mutated
@@ -117,6 +118,8 @@ class MSSyncStage(Stage):
             weights: Loss weights by term.
             smooth: Average keypoints over three frames first, as the released code does.
             augment: Mirror, scale and shift runs, and raise or lower their sound, in training.
+            share_roll_out: Show the discriminators the roll-out that the generator has just learned from,
+                instead of another one made for them before; saves a quarter of the time.
             lr: Learning rate of the generator.
             lr_discriminator: Learning rate of both discriminators.
             betas: Adam's two decay rates.
@@ -139,7 +142,7 @@ class MSSyncStage(Stage):
                 f"predicted_frames, got {observed_frames} and {predicted_frames}."
             )
         self.observed_frames, self.predicted_frames = observed_frames, predicted_frames
-        self.smooth, self.augment = smooth, augment
+        self.smooth, self.augment, self.share_roll_out = smooth, augment, share_roll_out
         self.lr, self.lr_discriminator = lr, lr_discriminator
         self.betas = (float(betas[0]), float(betas[1]))
         self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
@@ -186,19 +189,24 @@ class MSSyncStage(Stage):
     # -- steps -----------------------------------------------------------------------------------
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        """A step of the discriminators, then one of the generator, each with a roll-out of its own."""
+        """A step of the discriminators and one of the generator, each with a roll-out of its own."""
         opt_g, opt_d = cast(list[LightningOptimizer], self.optimizers())
         rates, rates_d = cast(list[Any], self.lr_schedulers())
         leave_out_of_global_step(opt_d)
         run = self._read(batch)
-        if self.has_adversary:
-            self._discriminator_step(opt_d, run)
-            rates_d.step()
+        if self.has_adversary and not self.share_roll_out:
+            with torch.no_grad():
+                shown = self(run)
+            self._discriminator_step(opt_d, run, shown)
         self.discriminator.requires_grad_(False)
-        terms = self._terms(run, self(run))
-        loss = self.weighted(terms, "train", len(run.keypoints))
+        made = self(run)
+        loss = self.weighted(self._terms(run, made), "train", len(made))
         take_step(self, opt_g, loss, self.grad_clip)
+        if self.has_adversary and self.share_roll_out:
+            self._discriminator_step(opt_d, run, made.detach())
         rates.step()
+        if self.has_adversary:
+            rates_d.step()
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
         """Loss terms over whole runs, and synchrony on every level (figure 6)."""
@@ -322,11 +330,11 @@ class MSSyncStage(Stage):
         judged: MotionJudgement = self.discriminator(shown, seen.shape[1])
         return judged
 
-    def _discriminator_step(self, optimizer: LightningOptimizer, run: KeypointRun) -> None:
+    def _discriminator_step(
+        self, optimizer: LightningOptimizer, run: KeypointRun, made: Tensor
+    ) -> None:
         """Equations 13 and 15."""
         self.discriminator.requires_grad_(True)
-        with torch.no_grad():
-            made = self(run)
         real, fake = self._judged(run, run.keypoints), self._judged(run, made)
         terms = {
             "frames": discriminator_loss([real.frames], [fake.frames]),

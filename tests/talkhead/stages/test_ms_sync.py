@@ -138,6 +138,26 @@ def test_without_weight_on_either_gan_term_there_is_no_adversary(
     assert set(made.losses(batch())) == {"av_sync", "reconstruction", "velocity"}
 
 
+def test_one_roll_out_may_serve_both_steps(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for share, expected in ((False, 2), (True, 1)):
+        made = stage(share_roll_out=share)
+        calls: list[int] = []
+        forward = made.motion_generator.forward
+
+        def counted(*inputs: Any, _forward: Any = forward, _calls: list[int] = calls) -> Any:
+            _calls.append(1)
+            return _forward(*inputs)
+
+        monkeypatch.setattr(made.motion_generator, "forward", counted)
+        before = {n: p.detach().clone() for n, p in made.discriminator.named_parameters()}
+        trainer(tmp_path, 3, limit_val_batches=0).fit(made, datamodule=data(root))
+        assert len(calls) == 3 * expected
+        moved = [not torch.equal(p, before[n]) for n, p in made.discriminator.named_parameters()]
+        assert sum(moved) > len(moved) / 2
+
+
 def test_the_discriminator_learns_from_real_and_generated_runs() -> None:
     made, run = stage(), read_run(batch(), smooth=True)
     with torch.no_grad():
