@@ -35,6 +35,7 @@ from callbacks.metrics_json import MetricsJson
 from callbacks.motion_samples import MotionSamplesFile
 from callbacks.run_manifest import RunManifest
 from callbacks.save_config import SaveConfig
+from callbacks.validation_curves import ValidationCurves
 from datamodules.base import TalkheadDataModule
 from talkhead import checkpoint_defaults, config_guards, stages
 from talkhead.checkpoint import class_path
@@ -157,8 +158,8 @@ class TalkheadCLI(LightningCLI):
     * Everything a run writes lies below ``trainer.default_root_dir``, ``runs/<stage>`` by default;
       relative logger and checkpoint folders are taken from there.
     * Every fit keeps ``checkpoints/best.ckpt`` by the stage's own monitor, and
-      ``checkpoints/last.ckpt`` to resume from; run.json, lineage.json, config.yaml and metrics.json
-      are written whatever ``trainer.callbacks`` says.
+      ``checkpoints/last.ckpt`` to resume from; run.json, lineage.json, config.yaml, curves.csv and
+      metrics.json are written whatever ``trainer.callbacks`` says.
     """
 
     def __init__(self, args: list[str]) -> None:
@@ -302,7 +303,7 @@ class TalkheadCLI(LightningCLI):
         )
 
     def _standing_callbacks(self, config: Mapping[str, Any], root: Path) -> list[Callback]:
-        """Manifest and metrics always; the best and the last checkpoint while fitting."""
+        """Manifest and metrics always; curves, the best and the last checkpoint while fitting."""
         assert self.subcommand is not None
         digest = config_digest(self.config_dump)
         command = " ".join(["talkhead", *self.typed])
@@ -312,6 +313,8 @@ class TalkheadCLI(LightningCLI):
             MetricsJson(variant=variant, command=command, config_digest=digest),
             MotionSamplesFile(),
         ]
+        if self.subcommand == "fit":
+            standing.append(ValidationCurves())
         if self.subcommand != "fit" or config.get("enable_checkpointing") is False:
             return standing
         folder = str(root / "checkpoints")
