@@ -74,9 +74,11 @@ _HIGHER = (
     "rigid_confidence",
     "rigid_pair_accuracy",
     "av_confidence",
+    "av_cosine",
     "av_pair_accuracy",
 )
 _LOWER = ("leakage", "lpips", "loss", "lmd", "offset_error", "rigid_offset", "av_offset")
+_AS_REAL = ("drift_",)
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,8 @@ def direction_of(name: str) -> Direction:
         return DIRECTIONS[base]
     if base.startswith(_HIGHER):
         return "higher"
+    if base.startswith(_AS_REAL):
+        return "gt"
     return "lower" if base.startswith(_LOWER) else "none"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from talkhead.metrics.rigid_offset import frame_ms
@@ -23,17 +24,21 @@ UNITS: Mapping[str, str] = {
     "sync_signed_offset": "frames of 40 ms",
     "sync_nlse": "share",
     **{
-        f"{of}_offset_{window_ms(i)}ms": f"frames of {frame_ms(i)} ms"
+        f"{of}_{name}_{window_ms(i)}ms": unit
         for of in ("rigid", "av")
         for i in range(MAX_LEVELS)
+        for name, unit in (
+            ("offset", f"frames of {frame_ms(i)} ms"),
+            ("offset_std", f"frames of {frame_ms(i)} ms"),
+            ("offset_in_ms", "ms"),
+            # Of keypoints, a mean cosine times the root of its windows, or what ``edges`` makes it.
+            ("confidence", "cosine" if of == "rigid" else "≥ 0"),
+            ("cosine", "cosine"),
+            ("pair_accuracy", "share"),
+        )
     },
-    **{f"rigid_confidence_{window_ms(i)}ms": "cosine" for i in range(MAX_LEVELS)},
-    **{f"av_confidence_{window_ms(i)}ms": "≥ 0" for i in range(MAX_LEVELS)},
-    **{
-        f"{of}_pair_accuracy_{window_ms(i)}ms": "share"
-        for of in ("rigid", "av")
-        for i in range(MAX_LEVELS)
-    },
+    **{f"pair_accuracy_{window_ms(i)}ms": "share" for i in range(MAX_LEVELS)},
+    "pair_accuracy": "share",
     "lmd_mouth": "",
     "lmd_frontal": "",
     "lmd_face": "",
@@ -59,8 +64,8 @@ UNITS: Mapping[str, str] = {
     "edit_jump": "ratio",
 }
 """Unit by the base name of a metric; empty where the name's brackets say it."""
-_IN_BRACKETS = {"px256": "px at 256", "inter_ocular": "eye distances"}
-
+_IN_BRACKETS = {"px256": "px at 256", "warped": "px at 256", "inter_ocular": "eye distances"}
+_DRIFT = re.compile(r"drift_\d+")
 
 _OF_FACE_MODEL = {
     **dict.fromkeys(("var", "fid_fm", "fid_dfm", "snd"), "coefficients²"),
@@ -76,4 +81,6 @@ def unit_of(name: str) -> str:
     base = parsed.base.rpartition("/")[2].removesuffix("_pooled")
     if parsed.space == "deep3d" and base in _OF_FACE_MODEL:
         return _OF_FACE_MODEL[base]
+    if _DRIFT.fullmatch(base):
+        return "px at 256"
     return UNITS.get(base, "") or _IN_BRACKETS.get(parsed.space, "")

@@ -178,6 +178,14 @@ def test_sync_and_disentanglement_tables_appear_with_their_metrics() -> None:
         ("something", "none"),
         ("floor/snd[code]", "none"),
         ("process_mean_error[readout]", "lower"),
+        ("av_offset_800ms[syncer]", "lower"),
+        ("av_confidence_1600ms[syncer]", "higher"),
+        ("av_cosine_200ms[syncer]", "higher"),
+        ("rigid_offset_200ms[rigid_syncer]", "lower"),
+        ("drift_120[keypoints]", "gt"),
+        ("lmd_mouth[warped]", "lower"),
+        ("loss_without_gan", "lower"),
+        ("gt/drift_0[keypoints]", "none"),
     ],
 )
 def test_directions(name: str, kind: str) -> None:

@@ -21,6 +21,7 @@ from talkhead.networks.keypoint_renderer import KeypointRenderer
 from talkhead.networks.motion_generator import MotionGenerator
 from talkhead.networks.rigid_syncer import RigidSyncer
 from talkhead.networks.syncer import SyncerPyramid
+from talkhead.report.units import unit_of
 from talkhead.stages import keypoint_features, keypoint_scores
 from talkhead.stages.keypoint_features import read_run
 from talkhead.stages.motion_evaluation import ClipSample
@@ -188,6 +189,7 @@ def test_test_scores_have_a_real_row_and_judges_of_other_points(root: Path, tmp_
         assert math.isfinite(scores[f"test/gt/{name}"])
     assert scores["test/floor/snd[keypoints]"] > 0
     assert "test/shuffled/av_offset_200ms[syncer]" in scores
+    assert [name for name in scores if not unit_of(name.removeprefix("test/"))] == []
     # The real keypoints go through the same warp, which costs little.
     assert scores["test/gt/lmd_mouth[warped]"] < scores["test/shuffled/lmd_mouth[warped]"]
     assert {row["clip"] for row in made.per_clip_results} == {

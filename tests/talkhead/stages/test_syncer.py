@@ -17,6 +17,7 @@ from talkhead.losses.sync import sampled_info_nce
 from talkhead.networks.mesh_keypoints import MeshKeypoints
 from talkhead.networks.rigid_syncer import LevelEmbeddings
 from talkhead.networks.syncer import SyncerPyramid
+from talkhead.report.units import unit_of
 from talkhead.stages.keypoint_features import keypoint_sources
 from talkhead.stages.syncer import SyncerStage
 from tests.datamodules.fakes import make_prepared
@@ -180,6 +181,8 @@ def test_a_known_delay_is_reported_for_real_runs_and_not_for_shuffled_ones(
         assert gt["confidence"] > 1.5 * shuffled["confidence"]
         assert shuffled["pair_accuracy"] == pytest.approx(0.5, abs=0.2)
         assert late or gt["pair_accuracy"] == 1.0
+    unnamed = [name for name in result if not unit_of(name.removeprefix("test/"))]
+    assert all("loss" in name for name in unnamed)
     # 50 frames hold two whole runs.
     rows = module.prepared.rows("test")
     assert [(row["clip"], row["start"]) for row in made.per_clip_results] == [
