@@ -11,6 +11,7 @@ import yaml
 
 from talkhead import cli, stages
 from talkhead.__main__ import main
+from talkhead.networks.motion_generator import MotionGenerator
 from talkhead.report.ablation import Overrides, plan, read_study
 from talkhead.stages.base import Stage
 
@@ -156,6 +157,44 @@ def test_other_studies_read_and_their_commands_parse(
                 assert found == value, key
             else:
                 assert [c["class_path"] for c in found] == [c["class_path"] for c in value]
+
+
+def test_the_study_of_ms_sync_changes_one_thing_a_variant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights and sizes that a variant does not name stay those of the run and its size overlay."""
+    study = read_study(EXPERIMENTS / "ablations" / "ms_sync.yaml")
+    size = EXPERIMENTS / "size" / "demo" / "62_ms_sync.yaml"
+    jobs = plan(study, tmp_path, seeds=1, overrides=Overrides.parse([f"config={size}"]))
+    models = {
+        job.variant.name: printed(capsys, *job.command("fit")[1:])["model"]["init_args"]
+        for job in jobs
+    }
+    full = models.pop("ms_sync")
+    assert (full["av_levels"], full["av_reduction"]) == (None, "mean")
+    assert models.pop("single_scale") == full | {"av_levels": [0]}
+    weights = {
+        "single_scale_same_weight": {"av_sync": full["weights"]["av_sync"] / 4},
+        "rec_1_adv_0": {"gan_frames": 0.0, "gan_windows": 0.0},
+        "rec_1_adv_0.01": {"gan_frames": 0.01, "gan_windows": 0.01},
+        "rec_1_adv_1": {"gan_frames": 1.0, "gan_windows": 1.0},
+        "rec_0.01_adv_1": {"reconstruction": 0.01, "gan_frames": 1.0, "gan_windows": 1.0},
+    }
+    for name, changed in weights.items():
+        wanted = full | {"weights": full["weights"] | changed}
+        if name.startswith("single_scale"):
+            wanted |= {"av_levels": [0]}
+        assert models.pop(name) == wanted, name
+    generators = {
+        "branches_1": {"branches": 1},
+        "branches_2": {"branches": 2},
+        "released_merge": {"merge": "concat", "audio_free_branch": True},
+    }
+    for name, changed in generators.items():
+        options = full["motion_generator"] | changed
+        assert models.pop(name) == full | {"motion_generator": options}, name
+        assert isinstance(MotionGenerator(**options), MotionGenerator)
+    assert not models
 
 
 def test_the_sweep_builds_commands_that_parse(capsys: pytest.CaptureFixture[str]) -> None:
