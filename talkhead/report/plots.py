@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from talkhead.errors import MissingDependencyError
 from talkhead.report.published import TABLE_I, guidance_of, published_rows
 from talkhead.report.results import MetricName, RunResult
 from talkhead.report.samples import MotionSamples
-from talkhead.report.tables import REFERENCE_NAMES, label
+from talkhead.report.tables import REFERENCE_NAMES, Cell, label
 from talkhead.specs import FPS
 
 FloatArray = NDArray[np.float32]
@@ -142,6 +143,64 @@ def plot_guidance(results: Sequence[RunResult], space: str, path: Path) -> Path 
     figure.suptitle(f"{origin}; right axis: published, VoxCeleb2", fontsize=8, color="#444444")
     figure.tight_layout()
     return save_figure(figure, path)
+
+
+@dataclass(frozen=True)
+class CurvePanel:
+    """One panel of :func:`plot_curves`.
+
+    Attributes:
+        heading: Above the panel.
+        score: Beside its axis.
+        curves: Name -> training batches -> values over seeds; every panel names the same, and one
+            without values keeps its colour for the others.
+        levels: Name -> height of a dashed line.
+    """
+
+    heading: str
+    score: str
+    curves: Mapping[str, Mapping[int, Cell]]
+    levels: Mapping[str, float]
+
+
+def plot_curves(panels: Sequence[CurvePanel], title: str, path: Path) -> Path:
+    """Scores over training below one another: the mean over seeds, and a band of one deviation.
+
+    Args:
+        panels: At least one, from top to bottom.
+        title: What is shown.
+        path: PNG to write.
+
+    Returns:
+        The path.
+    """
+    plt = pyplot()
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(6.0, 0.9 + 1.9 * len(panels)), squeeze=False, sharex=True
+    )
+    for place, panel in zip(axes[:, 0], panels, strict=True):
+        for x, (name, cells) in enumerate(panel.curves.items()):
+            if cells:
+                _curve(place, cells, color_of(name, x), name)
+        for name, level in panel.levels.items():
+            place.axhline(level, color=REAL_COLOR, ls="--", lw=1, label=f"{name} (test)")
+        place.set_title(panel.heading, fontsize=8)
+        place.set_ylabel(panel.score, fontsize=7)
+        place.tick_params(labelsize=6)
+        place.legend(fontsize=6, frameon=False)
+    axes[-1, 0].set_xlabel("training batches", fontsize=7)
+    figure.suptitle(title, fontsize=9)
+    figure.tight_layout()
+    return save_figure(figure, path)
+
+
+def _curve(axes: Any, cells: Mapping[int, Cell], color: str, label: str) -> None:
+    """Mean and band; a single step is a dot."""
+    steps = list(cells)
+    mean = np.array([cell.mean for cell in cells.values()])
+    spread = np.nan_to_num([cell.std for cell in cells.values()])
+    axes.plot(steps, mean, color=color, lw=1, marker="." if len(steps) == 1 else None, label=label)
+    axes.fill_between(steps, mean - spread, mean + spread, color=color, alpha=0.2, lw=0)
 
 
 def plot_traces(samples: Mapping[str, MotionSamples], path: Path, *, clips: int = 3) -> Path | None:

@@ -26,7 +26,10 @@ They are YAML files in ``talkhead/report/papers/``, one a paper, made to be read
 by the suite, and ``also`` names other metrics of ours to stand beside. A row is bound to the names of
 our variants: ``variants`` are trained here, so a template says when they are missing; ``external``
 are other people's systems, shown when their videos were evaluated; ``reference`` is real motion or a
-baseline on our data. A template of a figure has ``plot`` in place of columns and numbers.
+baseline on our data. A template of a figure has ``plot`` in place of columns and numbers. The plot
+``curves`` shows scores over training, and has columns all the same: they are its panels from top to
+bottom, each with the full name of a score, such as ``av_confidence_200ms[syncer]``, that validation logs
+behind ``val/`` and the test for its references.
 
 A number keeps the digits it is printed with; ``1.89±1.92`` has a spread, ``-`` is a printed dash.
 """
@@ -50,7 +53,7 @@ from talkhead.report.results import REFERENCES
 
 Direction = Literal["lower", "higher", "gt", "one", "none"]
 """What is better: less, more, nearest to the real motion's, nearest to 1; or nothing is."""
-Plot = Literal["poses", "frames"]
+Plot = Literal["poses", "frames", "curves"]
 _NUMBER = re.compile(r"^(-|-?\d+(\.\d+)?(±\d+(\.\d+)?)?)$")
 
 
@@ -78,7 +81,8 @@ class PaperColumn:
     Attributes:
         id: Its name in code and CSV.
         name: Its printed heading.
-        metric: Name in ``metrics.json`` without brackets; empty when the suite does not measure it.
+        metric: Name in ``metrics.json`` without brackets (with them in a plot of curves); empty when the
+            suite does not measure it.
         better: What is better.
         unit: Of the printed numbers; empty when they have none, or none is printed.
         also: Metrics of ours, of other names, shown beside it.
@@ -227,10 +231,13 @@ def read_paper(paper: str, text: str) -> dict[str, Template]:
 
 def _template(name: str, paper: Mapping[str, Any], body: Any) -> Template:
     required = {"printed", "title", "stages", "rows"}
-    figure = isinstance(body, dict) and "plot" in body
+    plot = body.get("plot") if isinstance(body, dict) else None
+    figure = plot is not None
     _keys(
         body,
-        required | ({"plot"} if figure else {"columns", "published"}),
+        required
+        | ({"plot"} if figure else {"published"})
+        | ({"columns"} if plot in (None, "curves") else set()),
         {"commands", "notes", "needs"},
         name,
     )
@@ -239,8 +246,10 @@ def _template(name: str, paper: Mapping[str, Any], body: Any) -> Template:
     _unique([plain_name(v) for row in rows for v in row.variants], "variant", name)
     columns = tuple(_column(item, name) for item in body.get("columns", []))
     _unique([column.id for column in columns], "column", name)
-    if figure and body["plot"] not in get_args(Plot):
-        raise ConfigError(f"{name}: expected plot among {get_args(Plot)}, got {body['plot']!r}.")
+    if figure and plot not in get_args(Plot):
+        raise ConfigError(f"{name}: expected plot among {get_args(Plot)}, got {plot!r}.")
+    if figure and not all(column.metric for column in columns):
+        raise ConfigError(f"{name}: every panel of a plot needs a metric.")
     return Template(
         name=name,
         paper=paper["paper"],
@@ -250,7 +259,7 @@ def _template(name: str, paper: Mapping[str, Any], body: Any) -> Template:
         rows=rows,
         columns=columns,
         published={} if figure else _published(body["published"], rows, columns, name),
-        plot=body.get("plot"),
+        plot=plot,
         commands=tuple(body.get("commands", [])),
         notes=tuple(body.get("notes", [])),
         needs=body.get("needs", paper.get("needs", "")),

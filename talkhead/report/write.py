@@ -18,6 +18,7 @@ from talkhead.report.results import MetricName, RunResult, find_results
 from talkhead.report.samples import FILE_NAME as SAMPLES_NAME
 from talkhead.report.samples import MotionSamples, kept_samples
 from talkhead.report.tables import Table, write_csv
+from talkhead.report.template_curves import draw_curves, kept_curves
 from talkhead.report.template_figures import DrawnFigure
 from talkhead.report.template_figures import draw as draw_figure
 from talkhead.report.template_tables import FilledTable, fill
@@ -130,7 +131,7 @@ def write_templates(
             continue
         else:
             try:
-                filled = draw_figure(template, results, place.parent, videos)
+                filled = _drawn(template, results, place.parent, videos)
             except MissingDependencyError as error:
                 written.left_out.append(f"{template.name}: {error}")
                 continue
@@ -139,6 +140,18 @@ def write_templates(
         write_text_atomic(place.with_suffix(".csv"), filled.csv())
         written.files += [place, place.with_suffix(".csv")]
     return written
+
+
+def _drawn(
+    template: Template,
+    results: Sequence[RunResult],
+    folder: Path,
+    videos: Mapping[str, Path] | None,
+) -> DrawnFigure:
+    """A figure, out of what its kind of plot is made from."""
+    if template.plot == "curves":
+        return draw_curves(template, results, folder)
+    return draw_figure(template, results, folder, videos)
 
 
 def _check_before_writing(
@@ -156,7 +169,9 @@ def _check_before_writing(
                 f"{', '.join(sorted(known)) or 'none'}."
             )
     for template in wanted:
-        comparable_groups(result for result in results if result.stage in template.stages)
+        for group in comparable_groups(r for r in results if r.stage in template.stages):
+            if template.plot == "curves":
+                kept_curves(group)
     if any(template.plot == "frames" for template in wanted):
         for path in videos.values():
             with contextlib.suppress(MissingDependencyError):  # the figure is left out for it

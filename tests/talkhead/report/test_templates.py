@@ -32,7 +32,9 @@ from talkhead.report.templates import (
     template,
 )
 from talkhead.report.units import UNITS
+from talkhead.stages.keypoint_scores import SYNCER, sync_scores_of
 from talkhead.stages.motion_evaluation import motion_scores
+from talkhead.time_pyramid import window_ms
 
 ROOT = Path(__file__).parents[3]
 ALL = list(all_templates().values())
@@ -41,7 +43,7 @@ REQUIRED = {
     *(f"diffusion_prior/{name}" for name in ("table1", "table2", "table4", "tableI")),
     *("diffusion_prior/figure4", "diffusion_prior/figure6", "shallow_diffusion/table1"),
     *(f"ms_sync/table{number}" for number in (1, 2, 3, 4)),
-    "controltalk/table1",
+    *("ms_sync/figure6", "controltalk/table1"),
 }
 
 
@@ -102,6 +104,17 @@ def test_metrics_of_the_rigid_syncer_are_measured_under_these_names() -> None:
     for one in TABLES:
         if one.stages[0] == "rigid_syncer":
             assert bound(one) <= {f"rigid_{name}" for name in metric.compute()}
+
+
+def test_metrics_of_ms_sync_are_measured_under_these_names() -> None:
+    scales = [window_ms(level) for level in range(4)]
+    level = torch.randn(1, 8, 4), torch.randn(1, 8, 4)
+    measured = {f"av_{name}[{SYNCER}]" for name in sync_scores_of([level] * 4, scales)}
+    (figure,) = (one for one in ALL if one.plot == "curves")
+    assert {column.metric for column in figure.columns} <= measured
+    beside = {b for n in (1, 4) for c in template(f"ms_sync/table{n}").columns for b in c.also}
+    assert beside == {"av_offset_200ms", "av_confidence_200ms"}
+    assert beside <= {MetricName.parse(name).base for name in measured}
 
 
 @pytest.mark.parametrize("one", ALL, ids=name_of)
@@ -200,6 +213,9 @@ def test_a_template_is_read() -> None:
         ({"stage": ["x"]}, "'stage'"),
         ({"title": None}, "expected the keys"),
         ({"plot": "bars", "columns": None, "published": None}, "plot among"),
+        ({"plot": "poses", "published": None}, "'columns'"),
+        ({"plot": "curves", "columns": None, "published": None}, "expected the keys"),
+        ({"plot": "curves", "published": None}, "every panel of a plot needs a metric"),
     ],
 )
 def test_broken_templates_say_what_is_wrong(changes: dict[str, Any], message: str) -> None:
