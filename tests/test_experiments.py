@@ -185,13 +185,13 @@ def test_the_study_of_ms_sync_changes_one_thing_a_variant(
         if name.startswith("single_scale"):
             wanted |= {"av_levels": [0]}
         assert models.pop(name) == wanted, name
-    generators = {
+    generators: dict[str, dict[str, Any]] = {
         "branches_1": {"branches": 1},
         "branches_2": {"branches": 2},
         "released_merge": {"merge": "concat", "audio_free_branch": True},
     }
-    for name, changed in generators.items():
-        options = full["motion_generator"] | changed
+    for name, option in generators.items():
+        options = full["motion_generator"] | option
         assert models.pop(name) == full | {"motion_generator": options}, name
         assert isinstance(MotionGenerator(**options), MotionGenerator)
     assert not models

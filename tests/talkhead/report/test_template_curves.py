@@ -24,12 +24,17 @@ STEPS = (100, 200, 300)
 
 
 def write_run(
-    root: Path, variant: str, seed: int, *, steps: tuple[int, ...] = STEPS, **options: str
+    root: Path,
+    variant: str,
+    seed: int,
+    *,
+    steps: tuple[int, ...] = STEPS,
+    fingerprint: str = "abc123abc123abc123",
 ) -> Path:
     """A run whose confidences are step / 1000, 0.1 more a scale and 0.2 more a seed."""
     folder = root / variant / f"seed{seed}"
     levels = {f"gt/av_confidence_{ms}ms[syncer]": ms / 200 for ms in SCALES}
-    made = result(variant, seed, levels, stage="ms_sync", **options)
+    made = result(variant, seed, levels, stage="ms_sync", fingerprint=fingerprint)
     made.write(folder / "metrics.json")
     write_curves(
         folder / "curves.csv",
