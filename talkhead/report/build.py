@@ -101,9 +101,14 @@ def _motion_tables(group: Sequence[RunResult], space: str, used: set[str]) -> li
         return []
     used |= {str(MetricName(c, ref, space)) for c in columns for ref in ("", *REFERENCES)}
     where = f" [{space}]" if space else ""
+    # The other systems' papers print no such numbers.
+    stage = group[0].stage
+    paper = main if stage.startswith("motion_") or stage == "evaluate" else []
     notes = [
         "Paper columns: VoxCeleb2, 67 face-model coefficients, not standardised; compare "
-        "orderings, not values.",
+        "orderings, not values."
+    ][: len(paper)]
+    notes += [
         "FID_fm, FID_Δfm and SND are per video and biased upwards, the more the fewer its frames (here "
         f"{_frames_a_clip(group):.0f} on average, half as many in the floor's halves): compare clips of "
         "equal length, beside the floor.",
@@ -114,9 +119,11 @@ def _motion_tables(group: Sequence[RunResult], space: str, used: set[str]) -> li
     if plain:
         rows = _reference_rows(group, columns, space)
         rows += _variant_rows(plain, columns, space, published.TABLE_2)
-        rows += _published_rows(published.TABLE_2, {r.paper.method for r in rows if r.paper})
-        title = f"Variance and naturalness of generated motion{where} (paper 1, table 2)"
-        tables.append(Table(title, columns, rows, group_header(plain), space, main, notes))
+        title = f"Variance and naturalness of generated motion{where}"
+        if paper:
+            rows += _published_rows(published.TABLE_2, {r.paper.method for r in rows if r.paper})
+            title += " (paper 1, table 2)"
+        tables.append(Table(title, columns, rows, group_header(plain), space, paper, notes))
     if guided:
         guided.sort(key=lambda r: guidance_of(r.variant) or 0.0)
         rows = _reference_rows(group, columns, space)

@@ -52,6 +52,18 @@ def study() -> list[RunResult]:
     return runs
 
 
+def test_motion_of_other_systems_has_no_column_of_paper_1() -> None:
+    runs = [result("ms_sync", seed, prior_metrics(3.0), stage="ms_sync") for seed in range(2)]
+    table = build_tables(runs)[0]
+    assert table.title.startswith("Variance and naturalness")
+    text = table.markdown()
+    assert "aper 1" not in table.title
+    assert "MakeItTalk" not in text
+    assert "67 face-model coefficients" not in text
+    assert "equal length, beside the floor" in text
+    assert "floor" in text
+
+
 def test_table_2_has_references_ours_and_the_papers_numbers() -> None:
     table, rest = build_tables(study())
     text = table.markdown()
