@@ -252,7 +252,7 @@ class TalkingHead:
             "sampler": request.sampler,
             "guidance": request.guidance,
             "start": "portrait" if request.from_portrait else "noise",
-            "edits": sorted(request.edits),
+            "edits": [str(frame) for frame in sorted(request.edits)],
         }
 
 

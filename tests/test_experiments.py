@@ -173,8 +173,9 @@ def test_the_study_of_ms_sync_changes_one_thing_a_variant(
     full = models.pop("ms_sync")
     assert (full["av_levels"], full["av_reduction"]) == (None, "mean")
     assert models.pop("single_scale") == full | {"av_levels": [0]}
+    alone = models.pop("single_scale_same_weight")
+    assert alone == full | {"av_levels": [0], "av_reduction": "share"}
     weights = {
-        "single_scale_same_weight": {"av_sync": full["weights"]["av_sync"] / 4},
         "rec_1_adv_0": {"gan_frames": 0.0, "gan_windows": 0.0},
         "rec_1_adv_0.01": {"gan_frames": 0.01, "gan_windows": 0.01},
         "rec_1_adv_1": {"gan_frames": 1.0, "gan_windows": 1.0},
@@ -182,8 +183,6 @@ def test_the_study_of_ms_sync_changes_one_thing_a_variant(
     }
     for name, changed in weights.items():
         wanted = full | {"weights": full["weights"] | changed}
-        if name.startswith("single_scale"):
-            wanted |= {"av_levels": [0]}
         assert models.pop(name) == wanted, name
     generators: dict[str, dict[str, Any]] = {
         "branches_1": {"branches": 1},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -14,7 +14,7 @@ from talkhead.checkpoint import resolve
 from talkhead.errors import ConfigError
 from talkhead.geometry.keypoints import KEYPOINT_DIM, ROW_DIM
 from talkhead.losses.adversarial import discriminator_loss, generator_loss
-from talkhead.losses.sync import Reduction, av_sync_terms
+from talkhead.losses.sync import av_sync_terms
 from talkhead.metrics.sequences import Standard
 from talkhead.networks.mesh_keypoints import MeshKeypoints
 from talkhead.networks.motion_discriminator import MotionDiscriminator, MotionJudgement
@@ -36,6 +36,9 @@ from talkhead.stages.motion_features import STATISTICS_CLIPS, feature_statistics
 from talkhead.stages.two_optimisers import leave_out_of_global_step, take_step
 
 SPACE = "keypoints"
+Reduction = Literal["mean", "sum", "share"]
+"""Of the synchrony terms: mean or sum over the levels in use, or the sum over them divided by the number of
+all levels of the syncer, which leaves each the weight it has among all."""
 
 
 class MSSyncStage(Stage):
@@ -114,7 +117,7 @@ class MSSyncStage(Stage):
             discriminator: Options of :class:`MotionDiscriminator`.
             av_levels: Levels of ``av_sync``, 0 the finest (200 ms); null takes all of the syncer's,
                 ``[0]`` is the single-scale loss of figure 6.
-            av_reduction: ``mean`` over levels, or the paper's ``sum``.
+            av_reduction: ``mean`` over levels, the paper's ``sum``, or ``share``, see :data:`Reduction`.
             weights: Loss weights by term.
             smooth: Average keypoints over three frames first, as the released code does.
             augment: Mirror, scale and shift runs, and raise or lower their sound, in training.
@@ -128,8 +131,8 @@ class MSSyncStage(Stage):
             grad_clip: Largest gradient norm, 0 for none.
 
         Raises:
-            ConfigError: Levels the syncer does not have, or runs too short for them or for the
-                discriminator.
+            ConfigError: Levels the syncer does not have, runs too short for them or for the discriminator,
+                or an unknown reduction.
         """
         super().__init__(weights, image_size)
         self.save_hyperparameters()
@@ -156,7 +159,12 @@ class MSSyncStage(Stage):
         self.motion_generator = build(MotionGenerator, motion_generator, "motion_generator")
         self.discriminator = build(MotionDiscriminator, discriminator, "discriminator")
         self.av_levels = self._checked_levels(av_levels)
-        self.av_reduction: Reduction = av_reduction
+        if av_reduction not in get_args(Reduction):
+            raise ConfigError(
+                f"av_reduction: expected {', '.join(get_args(Reduction))}, got {av_reduction!r}."
+            )
+        levels = {"mean": len(self.av_levels), "sum": 1, "share": len(self.syncer.scales)}
+        self.av_divisor = levels[av_reduction]
         self.has_adversary = any(self.loss_weights[t] > 0 for t in ("gan_frames", "gan_windows"))
         self.clip_evaluators: list[ClipEvaluator] = []
         self._own_evaluators: list[ClipEvaluator] = []
@@ -313,7 +321,7 @@ class MSSyncStage(Stage):
         each = av_sync_terms([levels[level] for level in self.av_levels])
         apart = (made - run.keypoints)[:, 1:]
         terms = {
-            "av_sync": each.mean() if self.av_reduction == "mean" else each.sum(),
+            "av_sync": each.sum() / self.av_divisor,
             "reconstruction": KEYPOINT_DIM * apart.square().mean(),
             "velocity": made.diff(dim=1).abs().mean(),
         }

@@ -89,6 +89,8 @@ def test_terms_by_hand() -> None:
     torch.testing.assert_close(summed["av_sync"], 2 * terms["av_sync"])
     single = stage(av_levels=[0]).eval().losses(shown)
     torch.testing.assert_close(single["av_sync"], -cosines[0])
+    share = stage(av_levels=[0], av_reduction="share").eval().losses(shown)
+    torch.testing.assert_close(share["av_sync"], -cosines[0] / 2)  # its weight among both
     shown_to_judge = torch.cat([run.keypoints[:, 1:OBSERVED], motion[:, OBSERVED:]], 1)
     judged = made.discriminator(shown_to_judge, OBSERVED - 1)
     torch.testing.assert_close(terms["gan_frames"], -judged.frames.mean())
@@ -266,6 +268,7 @@ def test_an_interrupted_fit_goes_on_and_its_checkpoint_needs_no_other(
         ({"av_levels": [2]}, "some of 0 to 1"),
         ({"av_levels": []}, "some of 0 to 1"),
         ({"predicted_frames": 3}, "at least 9 for the 2 levels"),
+        ({"av_reduction": "max"}, "expected mean, sum, share"),
         ({"observed_frames": 1}, "at least 2 observed_frames"),
         ({"betas": [0.5]}, "two numbers"),
         ({"weights": {"gan": 1.0}}, "no loss term gan"),
