@@ -13,8 +13,9 @@ from torch import Tensor
 from talkhead.errors import ShapeError
 from talkhead.losses.contrastive import LogitScale, gather_with_grad
 
-Reduction = Literal["mean", "sum"]
-"""How the terms of the levels become one: the mean as in the released code, or the paper's sum."""
+Reduction = Literal["mean", "sum", "share"]
+"""How the terms of the levels in use become one: their mean as in the released code, the paper's sum, or the
+sum divided by the number of all levels, which leaves each the weight it has among all."""
 
 
 def sampled_info_nce(
@@ -146,12 +147,17 @@ def av_sync_terms(levels: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     return -torch.stack([(_unit(x) * _unit(a)).sum(dim=-1).mean() for x, a in levels])
 
 
-def av_sync_loss(levels: Sequence[tuple[Tensor, Tensor]], reduction: Reduction = "mean") -> Tensor:
-    """Multi-scale audio-visual synchrony loss, ``-mean_t S`` of every level together.
+def av_sync_loss(
+    levels: Sequence[tuple[Tensor, Tensor]],
+    reduction: Reduction = "mean",
+    chosen: Sequence[int] | None = None,
+) -> Tensor:
+    """Multi-scale audio-visual synchrony loss, ``-mean_t S`` of every level in use together.
 
     Args:
         levels: See :func:`av_sync_terms`.
-        reduction: ``"mean"`` over levels as the released code has it, ``"sum"`` as in equation 6.
+        reduction: See :data:`Reduction`.
+        chosen: Numbers of the levels in use; None takes all.
 
     Returns:
         Scalar.
@@ -159,10 +165,12 @@ def av_sync_loss(levels: Sequence[tuple[Tensor, Tensor]], reduction: Reduction =
     Raises:
         ShapeError: See :func:`av_sync_terms`.
 
-    Source: MS-Sync equations 4, 6 and 7; the mean in its released code (reference-facts 6.4).
+    Source: MS-Sync equations 4, 6 and 7; the mean in its released code (reference-facts 6.4); a single
+        level is the comparison of figure 6.
     """
-    terms = av_sync_terms(levels)
-    return terms.mean() if reduction == "mean" else terms.sum()
+    used = levels if chosen is None else [levels[level] for level in chosen]
+    parts = {"mean": len(used), "sum": 1, "share": len(levels)}
+    return av_sync_terms(used).sum() / parts[reduction]
 
 
 def _drawn(

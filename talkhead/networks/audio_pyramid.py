@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from talkhead.audio.filter_bank import N_FILTERS
 from talkhead.errors import ConfigError, ShapeError
-from talkhead.specs import AudioSpec
+from talkhead.networks.window_syncer import STEPS_PER_FRAME
 
 Interpolation = Literal["time", "corners"]
 """Where the samples of a coarse level lie: at their true times, or stretched over the whole run."""
-STEPS_PER_FRAME = AudioSpec().steps_per_frame
 MAX_LEVELS = 4
 REACH_FRAMES = 32
 """Sound that a frame's features depend on, to either side: 23 frames around a sample of the coarsest

@@ -15,7 +15,7 @@ from talkhead.networks.audio_pyramid import AudioPyramid, Interpolation, check_e
 from talkhead.networks.component import Component
 from talkhead.networks.keypoint_encoder import keypoint_encoder
 from talkhead.networks.transformer import Past, PostNormBlock
-from talkhead.specs import AudioSpec
+from talkhead.networks.window_syncer import STEPS_PER_FRAME
 
 Merge = Literal["sum", "concat"]
 """How the branches' velocities become one: their masked sum, or a linear map of them side by side."""
@@ -23,7 +23,6 @@ WARM_UP_FRAMES = 2
 """Frames before the first, of mirrored sound and an unmoved face, that :meth:`stream` starts with."""
 START_SHARE = 1e-3
 """Share of the usual initial size that the last layer starts with."""
-STEPS_PER_FRAME = AudioSpec().steps_per_frame
 
 
 class MotionGenerator(Component):

@@ -8,13 +8,12 @@ from torch import Tensor, nn
 
 from talkhead.audio.filter_bank import N_FILTERS
 from talkhead.errors import ConfigError, ShapeError
+from talkhead.geometry.keypoints import ROW_DIM
 from talkhead.networks.component import Component
 from talkhead.networks.rigid_syncer import MAX_LEVELS, QUIET, LevelEmbeddings
 from talkhead.networks.window_syncer import STEPS_PER_FRAME, WINDOW_FRAMES, WindowSyncer
 from talkhead.time_pyramid import paired_pyramids, window_ms
 
-N_NUMBERS = 60
-"""Ten keypoints of ``x, y, j00, j01, j10, j11``, one after the other."""
 SMALLEST_VARIANCE = 1e-6
 """Of a standardised input: a thousandth of half a picture is still motion, less is not enlarged."""
 Centre = Literal["none", "window"]
@@ -81,9 +80,9 @@ class SyncerPyramid(Component):
                 )
         self.centre, self.audio_level = centre, audio_level
         self.levels = nn.ModuleList(
-            WindowSyncer(N_NUMBERS, N_FILTERS, width, blocks, dim, dropout) for _ in range(levels)
+            WindowSyncer(ROW_DIM, N_FILTERS, width, blocks, dim, dropout) for _ in range(levels)
         )
-        self.keypoint_norms = nn.ModuleList(_standardiser(N_NUMBERS) for _ in range(levels))
+        self.keypoint_norms = nn.ModuleList(_standardiser(ROW_DIM) for _ in range(levels))
         self.audio_norms = nn.ModuleList(_standardiser(N_FILTERS) for _ in range(levels))
 
     @property
@@ -104,13 +103,9 @@ class SyncerPyramid(Component):
         Raises:
             ShapeError: Shapes that do not belong together, or too few frames for the levels.
         """
-        if (
-            keypoints.ndim != 3
-            or keypoints.shape[-1] != N_NUMBERS
-            or audio.shape[2:] != (N_FILTERS,)
-        ):
+        if keypoints.ndim != 3 or keypoints.shape[-1] != ROW_DIM or audio.shape[2:] != (N_FILTERS,):
             raise ShapeError(
-                f"expected keypoints (B, T, {N_NUMBERS}) and log filter-bank energies "
+                f"expected keypoints (B, T, {ROW_DIM}) and log filter-bank energies "
                 f"(B, {STEPS_PER_FRAME} T, {N_FILTERS}), got {tuple(keypoints.shape)} and "
                 f"{tuple(audio.shape)}; pack keypoints as x, y, j00, j01, j10, j11."
             )

@@ -23,12 +23,11 @@ from talkhead.networks.fomm_checkpoint import load_fomm
 from talkhead.networks.keypoint_detector import KeypointDetector
 from talkhead.networks.keypoint_renderer import KeypointRenderer
 from talkhead.networks.mesh_keypoints import MeshKeypoints
-from talkhead.specs import AudioSpec
+from talkhead.networks.window_syncer import STEPS_PER_FRAME
 
 KEYPOINTS = "keypoints"
 MIRRORED = "keypoints_mirrored"
 FILTER_BANK = "filter_bank"
-STEPS_PER_FRAME = AudioSpec().steps_per_frame
 PICTURE_SIZE = 256
 """Side of the pictures a keypoint detector sees, in pixels."""
 SCALE = (0.9, 1.1)

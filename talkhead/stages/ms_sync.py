@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -14,7 +14,7 @@ from talkhead.checkpoint import resolve
 from talkhead.errors import ConfigError
 from talkhead.geometry.keypoints import KEYPOINT_DIM, ROW_DIM
 from talkhead.losses.adversarial import discriminator_loss, generator_loss
-from talkhead.losses.sync import av_sync_terms
+from talkhead.losses.sync import Reduction, av_sync_loss
 from talkhead.metrics.sequences import Standard
 from talkhead.networks.mesh_keypoints import MeshKeypoints
 from talkhead.networks.motion_discriminator import MotionDiscriminator, MotionJudgement
@@ -36,9 +36,6 @@ from talkhead.stages.motion_features import STATISTICS_CLIPS, feature_statistics
 from talkhead.stages.two_optimisers import leave_out_of_global_step, take_step
 
 SPACE = "keypoints"
-Reduction = Literal["mean", "sum", "share"]
-"""Of the synchrony terms: mean or sum over the levels in use, or the sum over them divided by the number of
-all levels of the syncer, which leaves each the weight it has among all."""
 
 
 class MSSyncStage(Stage):
@@ -163,8 +160,7 @@ class MSSyncStage(Stage):
             raise ConfigError(
                 f"av_reduction: expected {', '.join(get_args(Reduction))}, got {av_reduction!r}."
             )
-        levels = {"mean": len(self.av_levels), "sum": 1, "share": len(self.syncer.scales)}
-        self.av_divisor = levels[av_reduction]
+        self.av_reduction: Reduction = av_reduction
         self.has_adversary = any(self.loss_weights[t] > 0 for t in ("gan_frames", "gan_windows"))
         self.clip_evaluators: list[ClipEvaluator] = []
         self._own_evaluators: list[ClipEvaluator] = []
@@ -318,10 +314,9 @@ class MSSyncStage(Stage):
 
     def _terms(self, run: KeypointRun, made: Tensor) -> dict[str, Tensor]:
         levels = self.syncer(made, run.audio)
-        each = av_sync_terms([levels[level] for level in self.av_levels])
         apart = (made - run.keypoints)[:, 1:]
         terms = {
-            "av_sync": each.sum() / self.av_divisor,
+            "av_sync": av_sync_loss(levels, self.av_reduction, self.av_levels),
             "reconstruction": KEYPOINT_DIM * apart.square().mean(),
             "velocity": made.diff(dim=1).abs().mean(),
         }

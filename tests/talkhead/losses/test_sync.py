@@ -140,6 +140,10 @@ def test_terms_are_those_of_the_plain_loop() -> None:
     assert av_sync_terms(levels).tolist() == pytest.approx(expected, rel=1e-5)
     assert float(av_sync_loss(levels)) == pytest.approx(sum(expected) / 3, rel=1e-5)
     assert float(av_sync_loss(levels, "sum")) == pytest.approx(sum(expected), rel=1e-5)
+    alone = {"mean": expected[1], "sum": expected[1], "share": expected[1] / 3}
+    for reduction, value in alone.items():
+        found = av_sync_loss(levels, reduction, [1])  # type: ignore[arg-type]  # its three values
+        assert float(found) == pytest.approx(value, rel=1e-5)
 
 
 def test_in_step_is_minus_one_and_opposite_one() -> None:
