@@ -107,8 +107,11 @@ class TalkingHead:
         Raises:
             StageLinkError: Not a checkpoint of a motion prior.
         """
-        checkpoint = read_checkpoint(path)
-        block = read_block(checkpoint, path)
+        return cls.of(read_block(read_checkpoint(path), path), path)
+
+    @classmethod
+    def of(cls, block: dict[str, Any], path: Path | str) -> TalkingHead:
+        """As :meth:`load`, of a checkpoint whose talkhead block has been read already."""
         stage_class = find_stage(block["stage"], path)
         if not issubclass(stage_class, MotionPriorStage):
             raise StageLinkError(

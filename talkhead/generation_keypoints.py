@@ -52,6 +52,11 @@ class KeypointTalker:
             StageLinkError: It belongs to another stage.
         """
         block = read_block(read_checkpoint(path), path)
+        return cls.of(block, path)
+
+    @classmethod
+    def of(cls, block: dict[str, Any], path: Path | str) -> KeypointTalker:
+        """As :meth:`load`, of a checkpoint whose talkhead block has been read already."""
         if block["stage"] != MSSyncStage.stage_name():
             raise StageLinkError(
                 f"{path} is a checkpoint of stage {block['stage']}; expected ms_sync."

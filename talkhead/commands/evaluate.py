@@ -201,6 +201,10 @@ def evaluate(options: argparse.Namespace, command: str, landmarker: str) -> str:
             raise DataError(
                 f"{place_of(task.clips, name)} vanished or broke; run the command again."
             )
+        return found
+
+    def described(name: str) -> Measurement:
+        found = load(name)
         if tracks is not None:
             tracks.attach(name, found)
         return found
@@ -208,7 +212,7 @@ def evaluate(options: argparse.Namespace, command: str, landmarker: str) -> str:
     names = [pair.name for pair in done]
     space = prepared or MeshSpace.of_clips(names, lambda name: load(name).reference)
     spaces: Spaces = [space] if tracks is None else [space, FaceModelSpace()]
-    summary = summarise(names, load, spaces, options.training_confidence)
+    summary = summarise(names, described, spaces, options.training_confidence)
     summary.missing = _missing(files, summary, options.training_confidence, tracks)
     digests = files.digests() | ({} if tracks is None else tracks.digests(done))
     result = _result(options, command, tracker, work, summary, judges, digests, space)
@@ -341,8 +345,7 @@ def _missing(
             "give --generated-tracks and --reference-tracks, fitted with Deep3DFaceRecon"
         )
     else:
-        gaps = (f"*[deep3d] of {clip}" for clip in sorted(tracks.missing))
-        out |= dict(zip(gaps, (tracks.missing[k] for k in sorted(tracks.missing)), strict=True))
+        out |= {f"*[deep3d] of {clip}": why for clip, why in sorted(tracks.missing.items())}
     out["multimodality"] = "needs several generated videos of one speech"
     return out
 

@@ -89,8 +89,9 @@ def _load(path: Path) -> Talker:
     from talkhead.generation import TalkingHead
     from talkhead.generation_keypoints import KeypointTalker
 
-    stage = read_block(read_checkpoint(path), path)["stage"]
-    return KeypointTalker.load(path) if stage == "ms_sync" else TalkingHead.load(path)
+    block = read_block(read_checkpoint(path), path)
+    talker = KeypointTalker if block["stage"] == "ms_sync" else TalkingHead
+    return talker.of(block, path)
 
 
 def _write(
