@@ -12,7 +12,7 @@ from talkhead.batch import LandmarkBatch, LandmarkRuns
 from talkhead.errors import ConfigError
 from talkhead.losses.contrastive import InfoNCE, Mining, triplet_loss
 from talkhead.metrics.offset import MAX_SHIFT_FRAMES
-from talkhead.metrics.rigid_offset import Edges, Pair
+from talkhead.metrics.rigid_offset import Edges
 from talkhead.networks.rigid_syncer import (
     RUN_FRAMES,
     LevelEmbeddings,
@@ -20,15 +20,13 @@ from talkhead.networks.rigid_syncer import (
     shortest_run,
     windows_of,
 )
-from talkhead.stages.base import Stage, build
-from talkhead.stages.reference_offsets import ReferenceOffsets, pair_accuracies
+from talkhead.stages.base import build
+from talkhead.stages.reference_offsets import ReferenceOffsets
 from talkhead.stages.step_decay import step_decayed_adamw
-
-NAME = "rigid_syncer"
-"""Whose scores these are; part of the name of each."""
+from talkhead.stages.sync_pyramid import SyncPyramidStage
 
 
-class RigidSyncerStage(Stage):
+class RigidSyncerStage(SyncPyramidStage):
     """Pull the motion of brows, nose and eyes towards its own sound, away from the rest of the run.
 
     One network a level of a pyramid, trained side by side. The false partners share speaker, voice and
@@ -41,14 +39,7 @@ class RigidSyncerStage(Stage):
     """
 
     exports = ("rigid_syncer",)
-    monitor = "val/pair_accuracy"
-    mode = "max"
-    default_weights = {
-        "level_200ms": 1.0,
-        "level_400ms": 1.0,
-        "level_800ms": 1.0,
-        "level_1600ms": 1.0,
-    }
+    score_prefix = "rigid"
 
     def __init__(
         self,
@@ -101,7 +92,7 @@ class RigidSyncerStage(Stage):
         self.mirror = mirror
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
-        self.rigid_syncer = build(RigidSyncer, rigid_syncer, NAME)
+        self.rigid_syncer = build(RigidSyncer, rigid_syncer, "rigid_syncer")
         levels = len(self.rigid_syncer.scales)
         fewest = windows_of(run_frames, levels - 1)
         if fewest <= max_shift:
@@ -122,52 +113,20 @@ class RigidSyncerStage(Stage):
         """Runs of landmarks with their sound."""
         return LandmarkRuns(self.run_frames)
 
-    def losses(self, batch: LandmarkBatch) -> dict[str, Tensor]:
-        """The contrastive term of every level."""
-        mirrored = None
-        if self.mirror and self.training:
-            mirrored = torch.rand(len(batch.points)).to(self.device) < 0.5
-        return self._contrast(self.rigid_syncer(batch.points, batch.filter_bank, mirrored))
-
-    def training_step(self, batch: LandmarkBatch, batch_idx: int) -> Tensor:
-        """The weighted loss of one batch."""
-        return self.weighted(self.losses(batch), "train", len(batch.points))
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin a new list of runs."""
-        self.offsets.reset()
-
-    def validation_step(self, batch: LandmarkBatch, batch_idx: int) -> None:
-        """Loss, accuracy and offsets of whole runs."""
-        self._evaluate(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Offsets with the runs' own sound and with that of others."""
-        self._score("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Begin a new list of runs."""
-        self.offsets.reset()
-        self.per_clip_results = []
-
-    def test_step(self, batch: LandmarkBatch, batch_idx: int) -> None:
-        """As validation, on the test split; every run leaves its offsets."""
-        levels = self._evaluate(batch, "test")
-        self.per_clip_results += self.offsets.rows(levels, batch.clip, batch.start)
-
-    def on_test_epoch_end(self) -> None:
-        """Offsets with the runs' own sound and with that of others."""
-        self._score("test")
-
-    def predict_step(self, batch: LandmarkBatch, batch_idx: int) -> list[Pair]:
-        """Embeddings of points and sound of every level, each ``(B, N, D)``."""
-        return [tuple(level) for level in self.rigid_syncer(batch.points, batch.filter_bank)]
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with step decay (by batches)."""
         return step_decayed_adamw(self, [self.rigid_syncer, self.info_nce])
 
-    def _contrast(self, levels: list[LevelEmbeddings]) -> dict[str, Tensor]:
+    def embedded(self, batch: LandmarkBatch) -> list[LevelEmbeddings]:
+        """Embeddings of every level; while training, of every other run in the mirror."""
+        mirrored = None
+        if self.mirror and self.training:
+            mirrored = torch.rand(len(batch.points)).to(self.device) < 0.5
+        levels: list[LevelEmbeddings] = self.rigid_syncer(batch.points, batch.filter_bank, mirrored)
+        return levels
+
+    def contrast(self, levels: list[LevelEmbeddings]) -> dict[str, Tensor]:
+        """The contrastive term of every level."""
         terms = {}
         for number, (points, audio) in enumerate(levels):
             index = torch.arange(audio.shape[1], device=audio.device).expand(audio.shape[:2])
@@ -180,23 +139,3 @@ class RigidSyncerStage(Stage):
                 term = self.info_nce[number](audio, points, index, min_gap=self.min_gap_frames)
             terms[f"level_{self.rigid_syncer.scales[number]}ms"] = term
         return terms
-
-    def _evaluate(self, batch: LandmarkBatch, prefix: str) -> list[LevelEmbeddings]:
-        """Log loss and accuracy of a batch and note its runs; their embeddings."""
-        levels: list[LevelEmbeddings] = self.rigid_syncer(batch.points, batch.filter_bank)
-        rows = len(batch.points)
-        self.weighted(self._contrast(levels), prefix, rows)
-        accuracy = pair_accuracies(levels, self.rigid_syncer.scales)
-        self.log_dict(
-            {f"{prefix}/{name}": value for name, value in accuracy.items()},
-            batch_size=rows,
-            sync_dist=True,
-        )
-        self.offsets.update(levels, batch.clip, batch.start)
-        return levels
-
-    def _score(self, prefix: str) -> None:
-        """Log the offsets of the real runs, and of their motion with the sound of another clip."""
-        for name, value in self.offsets.compute().items():
-            reference, _, measure = name.partition("/")
-            self.log(f"{prefix}/{reference}/rigid_{measure}[{NAME}]", value)

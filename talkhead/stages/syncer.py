@@ -12,10 +12,10 @@ from talkhead.checkpoint import Source
 from talkhead.errors import ConfigError
 from talkhead.losses.sync import SampledInfoNCE
 from talkhead.metrics.offset import MAX_SHIFT_FRAMES
-from talkhead.metrics.rigid_offset import Edges, Pair
+from talkhead.metrics.rigid_offset import Edges
 from talkhead.networks.rigid_syncer import RUN_FRAMES, LevelEmbeddings, windows_of
 from talkhead.networks.syncer import SyncerPyramid
-from talkhead.stages.base import Stage, build
+from talkhead.stages.base import build
 from talkhead.stages.keypoint_features import (
     LEVEL,
     PICTURE_SIZE,
@@ -25,14 +25,12 @@ from talkhead.stages.keypoint_features import (
     read_run,
     resolve_detector,
 )
-from talkhead.stages.reference_offsets import ReferenceOffsets, pair_accuracies
+from talkhead.stages.reference_offsets import ReferenceOffsets
 from talkhead.stages.step_decay import step_decayed_adamw
-
-NAME = "syncer"
-"""Whose scores these are; part of the name of each."""
+from talkhead.stages.sync_pyramid import SyncPyramidStage
 
 
-class SyncerStage(Stage):
+class SyncerStage(SyncPyramidStage):
     """Pull the keypoints of a window towards their own sound, away from false partners.
 
     One network a level of a pyramid, trained side by side. On the fine levels the false partners are
@@ -48,14 +46,7 @@ class SyncerStage(Stage):
 
     consumes = ("keypoint_detector",)
     exports = ("syncer", "keypoint_detector")
-    monitor = "val/pair_accuracy"
-    mode = "max"
-    default_weights = {
-        "level_200ms": 1.0,
-        "level_400ms": 1.0,
-        "level_800ms": 1.0,
-        "level_1600ms": 1.0,
-    }
+    score_prefix = "av"
 
     def __init__(
         self,
@@ -123,7 +114,7 @@ class SyncerStage(Stage):
         self.lr, self.weight_decay = lr, weight_decay
         self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
         self.keypoint_detector = resolve_detector(keypoint_detector)
-        self.syncer = build(SyncerPyramid, syncer, NAME)
+        self.syncer = build(SyncerPyramid, syncer, "syncer")
         scales = self.syncer.scales
         windows = [windows_of(run_frames, number) for number in range(len(scales))]
         fine = len(scales) - levels_from_others
@@ -163,49 +154,11 @@ class SyncerStage(Stage):
         """Keypoints, those of mirrored pictures, and energies of the sound."""
         return keypoint_sources(self.keypoint_detector, self.video_spec.size)
 
-    def losses(self, batch: SequenceBatch) -> dict[str, Tensor]:
-        """The contrastive term of every level."""
-        return self._contrast(self._embedded(batch))
-
-    def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        """The weighted loss of one batch."""
-        return self.weighted(self.losses(batch), "train", len(batch.clip))
-
-    def on_validation_epoch_start(self) -> None:
-        """Begin a new list of runs."""
-        self.offsets.reset()
-
-    def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        """Loss, accuracy and offsets of whole runs."""
-        self._evaluate(batch, "val")
-
-    def on_validation_epoch_end(self) -> None:
-        """Scores with the runs' own sound and with that of others."""
-        self._score("val")
-
-    def on_test_epoch_start(self) -> None:
-        """Begin a new list of runs."""
-        self.offsets.reset()
-        self.per_clip_results = []
-
-    def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        """As validation, on the test split; every run leaves its offsets."""
-        levels = self._evaluate(batch, "test")
-        self.per_clip_results += self.offsets.rows(levels, batch.clip, batch.start)
-
-    def on_test_epoch_end(self) -> None:
-        """Scores with the runs' own sound and with that of others."""
-        self._score("test")
-
-    def predict_step(self, batch: SequenceBatch, batch_idx: int) -> list[Pair]:
-        """Embeddings of keypoints and sound of every level, each ``(B, N, D)``."""
-        return [(points, audio) for points, audio in self._embedded(batch)]
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with step decay (by batches)."""
         return step_decayed_adamw(self, [self.syncer, self.contrasts])
 
-    def _embedded(self, batch: SequenceBatch) -> list[LevelEmbeddings]:
+    def embedded(self, batch: SequenceBatch) -> list[LevelEmbeddings]:
         """Embeddings of every level; of augmented runs while training."""
         if self.training:
             run = augmented(
@@ -217,29 +170,11 @@ class SyncerStage(Stage):
         levels: list[LevelEmbeddings] = self.syncer(run.keypoints, run.audio)
         return levels
 
-    def _contrast(self, levels: list[LevelEmbeddings]) -> dict[str, Tensor]:
+    def contrast(self, levels: list[LevelEmbeddings]) -> dict[str, Tensor]:
+        """The contrastive term of every level."""
         return {
             f"level_{scale}ms": contrast(audio, points)
             for scale, contrast, (points, audio) in zip(
                 self.syncer.scales, self.contrasts, levels, strict=True
             )
         }
-
-    def _evaluate(self, batch: SequenceBatch, prefix: str) -> list[LevelEmbeddings]:
-        """Log loss and accuracy of a batch and note its runs; their embeddings."""
-        levels = self._embedded(batch)
-        self.weighted(self._contrast(levels), prefix, len(batch.clip))
-        accuracy = pair_accuracies(levels, self.syncer.scales)
-        self.log_dict(
-            {f"{prefix}/{name}": value for name, value in accuracy.items()},
-            batch_size=len(batch.clip),
-            sync_dist=True,
-        )
-        self.offsets.update(levels, batch.clip, batch.start)
-        return levels
-
-    def _score(self, prefix: str) -> None:
-        """Log the scores of the real runs, and of their motion with the sound of another clip."""
-        for name, value in self.offsets.compute().items():
-            reference, _, measure = name.partition("/")
-            self.log(f"{prefix}/{reference}/av_{measure}[{NAME}]", value)

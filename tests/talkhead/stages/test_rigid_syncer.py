@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import seed_everything
-from torch import Tensor, nn
 
 from datamodules.base import TalkheadDataModule
 from talkhead.batch import LandmarkBatch
@@ -15,10 +14,11 @@ from talkhead.checkpoint import load_component
 from talkhead.errors import ConfigError
 from talkhead.geometry.points68 import ibug_points
 from talkhead.metrics.rigid_offset import rigid_offsets
-from talkhead.networks.rigid_syncer import LevelEmbeddings, RigidSyncer
+from talkhead.networks.rigid_syncer import RigidSyncer
 from talkhead.stages.rigid_syncer import RigidSyncerStage
 from tests.datamodules.fakes import make_prepared
 from tests.talkhead.metrics.landmark_faces import noisy
+from tests.talkhead.stages.known_delay import KnownDelay
 from tests.talkhead.stages.short_runs import Losses, interrupted, trainer
 
 FRAMES, LEVELS, SHIFT = 20, 2, 5
@@ -78,30 +78,6 @@ def test_a_weight_of_zero_leaves_a_level_alone(root: Path, tmp_path: Path) -> No
     trainer(tmp_path, 2, limit_val_batches=0).fit(made, datamodule=data(root))
     moved = {n.split(".")[2] for n, p in made.named_parameters() if not torch.equal(p, before[n])}
     assert moved == {"0"}
-
-
-class KnownDelay(nn.Module):
-    """Stands for a trained network: every clip has its own content, its sound comes late by ``late``."""
-
-    scales = (200, 400)
-
-    def __init__(self, late: int) -> None:
-        super().__init__()
-        self.late = late
-
-    def forward(self, points: Tensor, audio: Tensor) -> list[LevelEmbeddings]:
-        out = []
-        for level, windows in enumerate((16, 6)):
-            rows = []
-            for track in points:
-                own = torch.Generator().manual_seed(int(1e6 * float(track.abs().sum())) + level)
-                rows.append(torch.randn(windows + 20, 32, generator=own))
-            content = torch.stack(rows)
-            begin = 10 - self.late
-            out.append(
-                LevelEmbeddings(content[:, 10 : 10 + windows], content[:, begin : begin + windows])
-            )
-        return out
 
 
 @pytest.mark.parametrize("late", [0, 2, -1])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import seed_everything
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.base import TalkheadDataModule
 from talkhead.batch import SequenceBatch
@@ -15,12 +15,12 @@ from talkhead.checkpoint import load_component
 from talkhead.errors import ConfigError
 from talkhead.losses.sync import sampled_info_nce
 from talkhead.networks.mesh_keypoints import MeshKeypoints
-from talkhead.networks.rigid_syncer import LevelEmbeddings
 from talkhead.networks.syncer import SyncerPyramid
 from talkhead.report.units import unit_of
 from talkhead.stages.keypoint_features import keypoint_sources
 from talkhead.stages.syncer import SyncerStage
 from tests.datamodules.fakes import make_prepared
+from tests.talkhead.stages.known_delay import KnownDelay
 from tests.talkhead.stages.short_runs import Losses, interrupted, trainer
 
 FRAMES = 20
@@ -139,30 +139,6 @@ def test_variations_are_for_training_only() -> None:
         torch.testing.assert_close(points, seen)
         torch.testing.assert_close(audio, heard)
     assert torch.equal(made.losses(given)["level_400ms"], made.losses(given)["level_400ms"])
-
-
-class KnownDelay(nn.Module):
-    """Stands for a trained network: every run has its own content, its sound comes late by ``late``."""
-
-    scales = (200, 400)
-
-    def __init__(self, late: int) -> None:
-        super().__init__()
-        self.late = late
-
-    def forward(self, keypoints: Tensor, audio: Tensor) -> list[LevelEmbeddings]:
-        out = []
-        for level, windows in enumerate((16, 6)):
-            rows = []
-            for track in keypoints:
-                own = torch.Generator().manual_seed(int(1e6 * float(track.abs().sum())) + level)
-                rows.append(torch.randn(windows + 20, 32, generator=own))
-            content = torch.stack(rows)
-            begin = 10 - self.late
-            out.append(
-                LevelEmbeddings(content[:, 10 : 10 + windows], content[:, begin : begin + windows])
-            )
-        return out
 
 
 @pytest.mark.parametrize("late", [0, 2])
