@@ -1,4 +1,4 @@
-"""face-vid2vid with a SPADE decoder, slow and by the names of its published file, on dictionaries of tensors."""
+"""face-vid2vid with a SPADE decoder, slow and by the names of its published file, on plain tensors."""
 
 from __future__ import annotations
 

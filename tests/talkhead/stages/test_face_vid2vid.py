@@ -34,6 +34,7 @@ from tests.talkhead.stages.test_gan_stages import (
     weights,
 )
 
+ROOT = Path(__file__).parents[3]
 EXTRACTOR: dict[str, Any] = {
     "keypoints": 4, "width": 4, "max_width": 8, "blocks": 2, "scale": 0.5, "depth": 2, "head_width": 4,
     "head_widths": [8, 8], "head_blocks": [1, 1],
@@ -146,7 +147,7 @@ def test_poses_are_labelled_in_the_extractors_convention_and_mirrored_with_the_p
 
 
 def test_it_learns_the_pose_of_a_tilting_bar(tmp_path: Path) -> None:
-    """A white bar on grey, whose angle is the label of the roll."""
+    """A white bar on grey, tilted to one side or the other, whose angle is the label of the roll."""
 
     def bars(seed: int) -> FrameBatch:
         batch = frame_batch(seed)
@@ -155,7 +156,7 @@ def test_it_learns_the_pose_of_a_tilting_bar(tmp_path: Path) -> None:
         columns = torch.arange(SIZE)[None] - (SIZE - 1) / 2
         batch.motion[:, :3] = 0.0
         for i in range(2):
-            roll = float(torch.rand(1, generator=g) - 0.5) * 1.6
+            roll = 0.7 if int(torch.randint(2, (1,), generator=g)) else -0.7
             # Clockwise, as y points down: the bar's direction is (cos, sin).
             off = (rows * math.cos(roll) - columns * math.sin(roll)).abs()
             batch.target[i] = torch.where(off < 3, 255, 100).to(torch.uint8)
@@ -164,7 +165,7 @@ def test_it_learns_the_pose_of_a_tilting_bar(tmp_path: Path) -> None:
 
     made = stage(
         weights={"perceptual": 0.0, "gan": 0.0, "feature_matching": 0.0, "head_pose": 1.0},
-        lr_extractor=5e-3, augment=False,
+        lr_extractor=2e-2, augment=False,
     )  # fmt: skip
     made.train()
     with torch.no_grad():
@@ -261,8 +262,8 @@ def test_published_weights_are_the_start_and_their_file_may_go(
 def test_fit_and_test_from_the_command_line(tmp_path: Path) -> None:
     root = make_prepared(tmp_path, frames=20, size=SIZE)
     common = [
-        "--config", "experiments/runs/70_face_vid2vid.yaml",
-        "--config", "experiments/size/demo/70_face_vid2vid.yaml",
+        "--config", str(ROOT / "experiments/runs/70_face_vid2vid.yaml"),
+        "--config", str(ROOT / "experiments/size/demo/70_face_vid2vid.yaml"),
         "--data.root", str(root), "--data.batch_size", "2", "--data.epoch_items", "4",
         "--data.val_items", "2", "--model.image_size", str(SIZE), "--model.perceptual_scales", "1",
         "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu",
