@@ -138,9 +138,7 @@ class MotionExtractor(PublishedComponent):
         logits = torch.stack(angles, dim=1)
         # Places of half precision would be pixels off.
         full = torch.promote_types(translation.dtype, torch.float32)
-        return HeadMotion(
-            logits, binned_degrees(logits), translation.to(full), expression.to(full)
-        )
+        return HeadMotion(logits, binned_degrees(logits), translation.to(full), expression.to(full))
 
     def keypoints(
         self, canonical: Tensor, head: HeadMotion, *, expression: Tensor | None = None

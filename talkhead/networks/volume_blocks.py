@@ -1,4 +1,4 @@
-"""Convolutions over volumes: blocks and hourglass of face-vid2vid, which halve a slice and never the depth."""
+"""Convolutions over volumes: blocks and hourglass of face-vid2vid, which halve slices and keep the depth."""
 
 from __future__ import annotations
 

@@ -48,9 +48,7 @@ def volume_spots(
         torch.exp(-(_axis(count, points) - points[..., k : k + 1]).square() / (2 * variance))
         for k, count in enumerate((width, height, depth))
     )
-    return (
-        slices[..., :, None, None] * rows[..., None, :, None] * columns[..., None, None, :]
-    )
+    return slices[..., :, None, None] * rows[..., None, :, None] * columns[..., None, None, :]
 
 
 def expected_voxels(heat: Tensor) -> Tensor:

@@ -195,7 +195,11 @@ class VolumeRenderer(PublishedComponent):
                     f"expected {name} keypoints ({' or '.join(map(str, counts))}, {points[0]}, 3) for {n} "
                     f"results, got {tuple(found.shape)}; take them from the motion extractor."
                 )
-        if appearance.ndim != 5 or appearance.shape[2] != self.depth or len(appearance) not in (1, n):
+        if (
+            appearance.ndim != 5
+            or appearance.shape[2] != self.depth
+            or len(appearance) not in (1, n)
+        ):
             raise ShapeError(
                 f"expected appearance (1 or {n}, C, {self.depth}, h, w), got {tuple(appearance.shape)}; "
                 "call appearance() on one portrait, or on one for each result."

@@ -23,13 +23,14 @@ from talkhead import cli
 from talkhead.batch import FrameBatch, LandmarkBatch, SequenceBatch, SyncBatch, WindowBatch
 from talkhead.diffusion.sampler import SamplerSettings
 from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
-from talkhead.stages import keypoint_reenactment, motion_diffusion
+from talkhead.stages import motion_diffusion, pair_reenactment
 from talkhead.stages.av_contrastive import AVContrastiveStage
 from talkhead.stages.base import Stage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
 from talkhead.stages.motion_prior import MotionPriorStage
 from tests.ranks import run_ranks
 from tests.talkhead.stages import (
+    test_face_vid2vid,
     test_gaze,
     test_keypoint_reenactment,
     test_ms_sync,
@@ -146,6 +147,10 @@ def made_keypoint_reenactment() -> Stage:
     return test_keypoint_reenactment.stage(augment=False, lr=SLOW, lr_detector=SLOW)
 
 
+def made_face_vid2vid() -> Stage:
+    return test_face_vid2vid.stage(augment=False, lr=SLOW, lr_extractor=SLOW)
+
+
 def made_gaze() -> Stage:
     return test_gaze.stage(
         gaze={**test_gaze.NET, "widths": [4, 8, 8]}, augment=False, corner_noise=0.0, lr=SLOW
@@ -183,6 +188,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "motion_diffusion": (made_diffusion, sequences),
     "motion_ar": (made_ar, sequences),
     "keypoint_reenactment": (made_keypoint_reenactment, frames),
+    "face_vid2vid": (made_face_vid2vid, frames),
     "gaze": (made_gaze, frames),
     "syncnet": (made_syncnet, sync_windows),
     "rigid_syncer": (made_rigid_syncer, landmark_runs),
@@ -259,7 +265,7 @@ def everything(name: str, rank: int, ranks: int, folder: Path) -> dict[str, Any]
     cli.quieten(["fit"])
     patch = pytest.MonkeyPatch()
     patch.setattr(motion_diffusion, "torch", OneDraw(rank, ranks))
-    patch.setattr(keypoint_reenactment, "random_thin_plate", one_warp)
+    patch.setattr(pair_reenactment, "random_thin_plate", one_warp)
     noted, data, stage = Noted(), Rows(batches, rank, ranks), make()
     options: dict[str, Any] = {
         "default_root_dir": folder / f"{name}{rank}", "accelerator": "cpu", "devices": ranks,
