@@ -12,8 +12,8 @@ from talkhead.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-ALWAYS_OFF = 0.9
-"""Share of units without an output beyond which a branch counts as dead."""
+MOSTLY_OFF = 0.95
+"""Share of a branch's units without an output beyond which it counts as dead; after a ReLU, half is usual."""
 SAME_COSINE = 0.02
 
 
@@ -112,18 +112,20 @@ def explanation(batches: int, mean: float, blind: float, scores: dict[str, float
         batches: Batches seen.
         mean: Mean of the last losses.
         blind: The loss of an answer that tells nothing.
-        scores: Logged values by name; ``train/units_off``, ``train/cosine_true`` and
+        scores: Logged values by name; ``train/sound_off``, ``train/lips_off``, ``train/cosine_true`` and
             ``train/cosine_false`` are used where they are there.
     """
     lines = [
         f"the loss is {mean:.3f} after {batches} batches; an answer that tells nothing has {blind:.3f}: the "
         "network has not begun to tell true pairs from false ones. Check, in this order:"
     ]
-    if scores.get("train/units_off", 0.0) > ALWAYS_OFF:
-        lines.append(
-            f"- {scores['train/units_off']:.0%} of the units of a branch are always off: the branch is dead. "
-            "Lower the rate and start again, or set sync_expert: {non_negative: false}."
-        )
+    for branch in ("sound", "lips"):
+        off = scores.get(f"train/{branch}_off", 0.0)
+        if off > MOSTLY_OFF:
+            lines.append(
+                f"- {off:.0%} of the outputs of the branch of {branch} are off: it is dead. Lower the rate and "
+                "start again, or set sync_expert: {non_negative: false}."
+            )
     true, false = scores.get("train/cosine_true"), scores.get("train/cosine_false")
     if true is not None and false is not None and abs(true - false) < SAME_COSINE:
         lines.append(

@@ -57,14 +57,14 @@ def test_the_explanation_uses_what_the_stage_logged() -> None:
     plain = explanation(2000, 0.693, BLIND, {})
     assert "--fix-offset" in plain
     assert "cosine" not in plain
-    scores = {"train/units_off": 0.95, "train/cosine_true": 0.71, "train/cosine_false": 0.70}
+    scores = {"train/lips_off": 0.97, "train/cosine_true": 0.71, "train/cosine_false": 0.70}
     dead = explanation(2000, 0.693, BLIND, scores)
-    assert "95% of the units" in dead
+    assert "97% of the outputs of the branch of lips" in dead
     assert "(0.71 and 0.70)" in dead
     alive = explanation(
-        2000, 0.69, BLIND, {**scores, "train/units_off": 0.3, "train/cosine_false": 0.5}
+        2000, 0.69, BLIND, {**scores, "train/lips_off": 0.5, "train/cosine_false": 0.5}
     )
-    assert "units" not in alive
+    assert "outputs" not in alive
     assert "same cosine" not in alive
 
 
