@@ -20,7 +20,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from talkhead import cli
-from talkhead.batch import FrameBatch, LandmarkBatch, SequenceBatch, SyncBatch, WindowBatch
+from talkhead.batch import (
+    FrameBatch,
+    LandmarkBatch,
+    SequenceBatch,
+    SpeechRunBatch,
+    SyncBatch,
+    WindowBatch,
+)
 from talkhead.diffusion.sampler import SamplerSettings
 from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
 from talkhead.stages import motion_diffusion, pair_reenactment
@@ -33,6 +40,7 @@ from tests.talkhead.stages import (
     test_face_vid2vid,
     test_gaze,
     test_keypoint_reenactment,
+    test_lip_sync_expert,
     test_ms_sync,
     test_rigid_syncer,
     test_syncer,
@@ -181,6 +189,15 @@ def motion_runs(seed: int) -> SequenceBatch:
     return test_ms_sync.batch(seed=seed)
 
 
+def made_lip_sync_expert() -> Stage:
+    """With two runs a clip, so that every run has one false partner."""
+    return test_lip_sync_expert.stage(lr=SLOW, runs=2)
+
+
+def speech_runs(seed: int) -> SpeechRunBatch:
+    return test_lip_sync_expert.batch(seed=seed, runs=2)
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "reenactment": (made_reenactment, frames),
     "av_contrastive": (made_contrastive, windows),
@@ -194,6 +211,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "rigid_syncer": (made_rigid_syncer, landmark_runs),
     "syncer": (made_syncer, keypoint_runs),
     "ms_sync": (made_ms_sync, motion_runs),
+    "lip_sync_expert": (made_lip_sync_expert, speech_runs),
 }
 
 
