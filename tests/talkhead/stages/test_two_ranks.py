@@ -37,6 +37,7 @@ from talkhead.stages.lip_disentangle import LipDisentangleStage
 from talkhead.stages.motion_prior import MotionPriorStage
 from tests.ranks import run_ranks
 from tests.talkhead.stages import (
+    test_audio2exp,
     test_face_vid2vid,
     test_gaze,
     test_keypoint_reenactment,
@@ -198,6 +199,15 @@ def speech_runs(seed: int) -> SpeechRunBatch:
     return test_lip_sync_expert.batch(seed=seed, runs=2)
 
 
+def made_audio2exp() -> Stage:
+    """Every run hears silence first, so that no draw differs between ranks."""
+    return test_audio2exp.stage(lr=SLOW, silent_share=1.0)
+
+
+def adapter_runs(seed: int) -> SpeechRunBatch:
+    return test_audio2exp.batch(seed=seed, rows=2 * ROWS)
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "reenactment": (made_reenactment, frames),
     "av_contrastive": (made_contrastive, windows),
@@ -212,6 +222,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "syncer": (made_syncer, keypoint_runs),
     "ms_sync": (made_ms_sync, motion_runs),
     "lip_sync_expert": (made_lip_sync_expert, speech_runs),
+    "audio2exp": (made_audio2exp, adapter_runs),
 }
 
 
