@@ -347,7 +347,7 @@ def test_two_ranks_equal_one(name: str, two: list[dict[str, Any]], tmp_path: Pat
         mean = (first["losses"][term] + second["losses"][term]) / 2
         assert mean.tolist() == pytest.approx(values.tolist(), rel=1e-3, abs=1e-4), term
     largest = max(float(value.abs().max()) for value in whole["gradients"].values())
-    assert len(whole["gradients"]) > 10
+    assert len(whole["gradients"]) > (1 if name == "audio2exp" else 10)  # one linear layer learns
     for parameter, value in whole["gradients"].items():
         scale = max(float(value.abs().max()), 5e-2 * largest)
         for rank in (first, second):
