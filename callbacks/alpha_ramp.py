@@ -23,9 +23,7 @@ class AlphaRamp(Callback):
         reference-facts 7.4 and 10. Deviates: from 0.001, linear.
     """
 
-    def __init__(
-        self, warmup_batches: int = 10_000, start: float = 1e-3, end: float = 1.0
-    ) -> None:
+    def __init__(self, warmup_batches: int = 10_000, start: float = 1e-3, end: float = 1.0) -> None:
         """Configure the ramp.
 
         Args:

@@ -63,9 +63,7 @@ class Speaking:
                 f"--mouth-opening: expected a number from 0 to {MOST_OPEN}, got {self.mouth_opening}."
             )
         if self.transfer not in ("absolute", "relative"):
-            raise ConfigError(
-                f"--transfer: expected absolute or relative, got {self.transfer!r}."
-            )
+            raise ConfigError(f"--transfer: expected absolute or relative, got {self.transfer!r}.")
 
 
 @dataclass(frozen=True)
@@ -226,9 +224,7 @@ class ControlTalker:
 class _Poses:
     """Poses of a driving video, block by block."""
 
-    def __init__(
-        self, talker: ControlTalker, crops: Iterator[Picture], options: Speaking
-    ) -> None:
+    def __init__(self, talker: ControlTalker, crops: Iterator[Picture], options: Speaking) -> None:
         self._talker, self._crops, self._options = talker, crops, options
         self._first: tuple[HeadMotion, HeadMotion] | None = None
 

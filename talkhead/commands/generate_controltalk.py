@@ -47,9 +47,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--portrait may be a video, which then speaks anew, forwards and backwards for as long as the speech",
     )
     own.add_argument(
-        "--mouth-opening", type=float, help="how far the mouth opens, 0 to 1.5 (0.7)", metavar="ALPHA"
+        "--mouth-opening",
+        type=float,
+        help="how far the mouth opens, 0 to 1.5 (0.7)",
+        metavar="ALPHA",
     )
-    own.add_argument("--driving", type=Path, metavar="VIDEO", help="take the head's pose from a video")
+    own.add_argument(
+        "--driving", type=Path, metavar="VIDEO", help="take the head's pose from a video"
+    )
     own.add_argument(
         "--transfer",
         choices=("absolute", "relative"),

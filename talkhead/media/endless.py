@@ -41,7 +41,9 @@ def _read(path: Path | str, start: int, stop: int) -> Iterator[Picture]:
     return islice(frames, stop - start)
 
 
-def endless_frames(read: Reader, frames: int, end: End = "ping_pong") -> Iterator[tuple[int, Picture]]:
+def endless_frames(
+    read: Reader, frames: int, end: End = "ping_pong"
+) -> Iterator[tuple[int, Picture]]:
     """Numbers and pictures of a video of ``frames`` frames that never ends.
 
     With ``ping_pong`` the order is ``0 1 … n-1 n-2 … 1 0 1 …``: neighbours are always neighbours in the

@@ -26,7 +26,7 @@ class Look(NamedTuple):
     keypoints: Tensor
 
     def repeated(self, n: int) -> Look:
-        """The look of one picture for ``n`` frames; the volume is not copied, the renderer takes one for all."""
+        """The look of one picture for ``n`` frames; the renderer takes one volume for all."""
         head = HeadMotion(*(part.expand(n, *part.shape[1:]) for part in self.head))
         return self._replace(head=head)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from talkhead.audio.mfcc import FULL_SCALE
 from talkhead.audio.speech_windows import STEPS_PER_FRAME
 from talkhead.batch import SPEECH, to_bytes, to_float
+from talkhead.errors import ConfigError
 from talkhead.geometry.motion import mouth_opening, pose_free
 from talkhead.geometry.mouth_box import mouth_boxes
 from talkhead.geometry.points68 import ibug_points
@@ -41,7 +42,7 @@ UNADAPTED = "unadapted"
 RETRACKED = "retracked:renderer"
 
 Tracker = Callable[[Tensor], tuple["NDArray[np.float32] | None", float]]
-"""Landmarks ``(T, 478, 3)`` in crop units of pictures ``(T, 3, H, W)`` uint8, and the share of frames with a face."""
+"""Pictures ``(T, 3, H, W)`` uint8 to landmarks ``(T, 478, 3)`` in crop units and the share with a face."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +67,16 @@ class _Clip:
 class AdapterScores:
     """Scores of a clip spoken by its own sound, by ``<mode>_<score>[space]``.
 
-    | score                                  | of                                                          | good |
-    |----------------------------------------|-------------------------------------------------------------|------|
-    | `sync_cosine[sync_expert]`             | mouths against their own speech                             | high |
-    | `sync_confidence[…]`, `sync_offset[…]` | the same over all shifts; offset in frames, absolute        | high, 0 |
-    | `outside_change`                       | mean difference from the source outside the mouth, [0, 2]   | low  |
-    | `mouth_opening[retracked:renderer]`    | mean lip distance over eye distance, tracked again          | as real |
-    | `silence_motion[retracked:renderer]`   | mouth speed while nothing is said                           | low  |
-    | `found[retracked:renderer]`            | share of drawn frames with a face                           | 1    |
-    | `opening_rank[retracked:renderer]`     | Spearman correlation of alpha and mean opening              | 1    |
+    | score                                | of                                                | good    |
+    |--------------------------------------|---------------------------------------------------|---------|
+    | `sync_cosine[sync_expert]`           | mouths against their own speech                   | high    |
+    | `sync_confidence[sync_expert]`       | the same, best against median of all shifts       | high    |
+    | `sync_offset[sync_expert]`           | the best shift in frames, absolute                | 0       |
+    | `outside_change`                     | mean difference from the source outside the mouth | low     |
+    | `mouth_opening[retracked:renderer]`  | mean lip distance over eye distance               | as real |
+    | `silence_motion[retracked:renderer]` | mouth speed while nothing is said                 | low     |
+    | `found[retracked:renderer]`          | share of drawn frames with a face                 | 1       |
+    | `opening_rank[retracked:renderer]`   | Spearman correlation of alpha and mean opening    | 1       |
 
     ``…_alpha_<a>`` is behind the score at a strength of the sweep, nothing at ``test_alpha``.
     ``unadapted/`` is the renderer with the expression it found, the floor of every change; ``gt/`` the real
@@ -139,7 +141,9 @@ class AdapterScores:
         for look, audio in self._looks(clip, mode):
             for alpha, parts in drawn.items():
                 if alpha is None:
-                    made = redraw(stage.motion_extractor, stage.renderer, look, look.head.expression)
+                    made = redraw(
+                        stage.motion_extractor, stage.renderer, look, look.head.expression
+                    )
                 else:
                     made = stage(look, audio, alpha)
                 parts.append(to_bytes(made).cpu())
@@ -220,6 +224,18 @@ class AdapterScores:
             yield f"{mode}_{base}_alpha_{alpha:g}{bracket}{space}", value
             if alpha == self._stage.test_alpha:
                 yield f"{mode}_{name}", value
+
+
+def check_sweep(modes: Sequence[str], alphas: Sequence[float]) -> None:
+    """Refuse unknown modes and negative strengths.
+
+    Raises:
+        ConfigError: One of them.
+    """
+    if not modes or not set(modes) <= set(MODES):
+        raise ConfigError(f"test_modes: expected some of {', '.join(MODES)}, got {modes}.")
+    if min(alphas) < 0:
+        raise ConfigError(f"test_alphas: expected numbers of at least 0, got {alphas}.")
 
 
 def log_scores(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from talkhead.batch import FeatureSource, SpeechRunBatch, SpeechRuns, to_bytes, to_float
+from talkhead.batch import FeatureSource, SpeechRunBatch, SpeechRuns, to_bytes
 from talkhead.checkpoint import Source, resolve
 from talkhead.errors import ConfigError
 from talkhead.geometry.mouth_box import run_boxes
@@ -22,26 +22,11 @@ from talkhead.networks.motion_extractor import HeadMotion, MotionExtractor
 from talkhead.networks.perceptual import VGG19Features
 from talkhead.networks.sync_expert import SyncExpert
 from talkhead.networks.volume_renderer import VolumeRenderer
-from talkhead.stages.adapter_scores import MODES, AdapterScores, Tracker, log_scores
+from talkhead.stages.adapter_runs import AdapterRun, Shares, check_shares, read_runs
+from talkhead.stages.adapter_scores import AdapterScores, Tracker, check_sweep, log_scores
 from talkhead.stages.base import Stage, build
 from talkhead.stages.silence import silence_window
 from talkhead.stages.speech_features import SpeechFront, expert_front
-
-
-class AdapterRun(NamedTuple):
-    """Runs of ``T`` frames as the adapter sees them.
-
-    Attributes:
-        pictures: ``(n, T, 3, H, W)`` in [-1, 1].
-        points: 68 points of each, ``(n, T, 68, 2)`` in crop units.
-        windows: Speech around every frame, ``(n, T, L, D)``.
-        heard: Speech that belongs to the whole run, ``(n, L, D)``.
-    """
-
-    pictures: Tensor
-    points: Tensor
-    windows: Tensor
-    heard: Tensor
 
 
 class Audio2ExpStage(Stage):
@@ -132,8 +117,11 @@ class Audio2ExpStage(Stage):
         """
         super().__init__(weights, image_size)
         self.save_hyperparameters()
-        shares = {"silent": silent_share, "still": still_share, "foreign": foreign_share}
-        _check_options(shares, runs, betas, test_modes, [*test_alphas, test_alpha])
+        shares = Shares(silent_share, still_share, foreign_share)
+        check_shares(shares, runs)
+        if len(betas) != 2:
+            raise ConfigError(f"betas: expected two numbers, got {betas}.")
+        check_sweep(test_modes, [*test_alphas, test_alpha])
         self.shares, self.runs, self.sync_loss = shares, runs, sync_loss
         self.perceptual_scales, self.vgg_weights = perceptual_scales, vgg_weights
         self.test_alphas = sorted({*test_alphas, test_alpha})
@@ -306,30 +294,15 @@ class Audio2ExpStage(Stage):
         return self._vgg[0].to(self.device) if self._vgg else None
 
     def _read(self, batch: SpeechRunBatch) -> AdapterRun:
-        """All runs of a batch as rows; in training, some held still and some with foreign speech."""
-        pictures, windows, heard = batch.frames, batch.frame_speech, batch.speech
-        points = batch.points
-        if self.training:
-            # On the CPU, whose generator every device of a run shares.
-            still, foreign = (
-                (torch.rand(pictures.shape[:2]) < self.shares[name]).to(pictures.device)
-                for name in ("still", "foreign")
-            )
-            pictures = torch.where(_wide(still, pictures), pictures[:, :, :1], pictures)
-            points = torch.where(_wide(still, points), points[:, :, :1], points)
-            windows, heard = (
-                torch.where(_wide(foreign, own), own.roll(1, dims=1), own)
-                for own in (windows, heard)
-            )
-        rows = (part.flatten(0, 1) for part in (points, windows, heard))
-        return AdapterRun(to_float(pictures.flatten(0, 1)), *rows)
+        """All runs of a batch as rows, varied in training."""
+        return read_runs(batch, self.shares if self.training else None)
 
     def _terms(self, run: AdapterRun) -> dict[str, Tensor]:
         rows, frames = run.pictures.shape[:2]
         alpha = self.alpha if self.training else 1.0
         silent = torch.ones(rows, device=run.pictures.device)
         if self.training:
-            silent = (torch.rand(rows) < self.shares["silent"]).to(silent)
+            silent = (torch.rand(rows) < self.shares.silent).to(silent)
         faces = run.pictures.flatten(0, 1)
         look = self.look(faces)
         said = self.audio2exp.edited(
@@ -380,31 +353,3 @@ class Audio2ExpStage(Stage):
                 cosine = F.cosine_similarity(seen.float(), own).mean()
                 scores[f"{prefix}/{name}cosine_{what}"] = cosine
         self.log_dict(scores, batch_size=len(batch.frames), sync_dist=True)
-
-
-def _wide(chosen: Tensor, like: Tensor) -> Tensor:
-    """``(B, N)`` with as many axes as another tensor."""
-    return chosen.reshape(*chosen.shape, *[1] * (like.ndim - 2))
-
-
-def _check_options(
-    shares: dict[str, float], runs: int, betas: list[float], modes: list[str], alphas: list[float]
-) -> None:
-    """Refuse numbers that cannot work.
-
-    Raises:
-        ConfigError: One of them.
-    """
-    for name, share in shares.items():
-        if not 0.0 <= share <= 1.0:
-            raise ConfigError(f"{name}_share: expected a number from 0 to 1, got {share}.")
-    if runs < 1 or (shares["foreign"] > 0 and runs < 2):
-        raise ConfigError(
-            f"runs: expected at least 1, and 2 for speech of another run (foreign_share), got {runs}."
-        )
-    if len(betas) != 2:
-        raise ConfigError(f"betas: expected two numbers, got {betas}.")
-    if not modes or not set(modes) <= set(MODES):
-        raise ConfigError(f"test_modes: expected some of {', '.join(MODES)}, got {modes}.")
-    if min(alphas) < 0:
-        raise ConfigError(f"test_alphas: expected numbers of at least 0, got {alphas}.")

@@ -35,16 +35,19 @@ from tests.talkhead.stages.test_audio2exp import SIZE, trained
 FRAMES = 20
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter that does something."""
-    folder = tmp_path_factory.mktemp("controltalk")
+def saved(folder: Path) -> Path:
+    """A checkpoint whose adapter does something."""
     root = make_prepared(folder, frames=40, size=SIZE)
     made = trained(lr=0.0)
     run = trainer(folder, 1, limit_val_batches=0)
     run.fit(made, datamodule=TalkheadDataModule(str(root), batch_size=2))
     run.save_checkpoint(folder / "last.ckpt")
     return folder / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved(tmp_path_factory.mktemp("controltalk"))
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +180,9 @@ def test_ten_minutes_of_speech_hold_a_block_of_faces(
     """Everything but the renderer, which is as it was trained, on 15 000 frames."""
     monkeypatch.setattr(talker.stage, "look", lambda faces: _Look(len(faces)))
     monkeypatch.setattr(
-        type(talker.stage), "forward", lambda self, look, audio, *_: torch.zeros(len(audio), 3, 2, 2)
+        type(talker.stage),
+        "forward",
+        lambda self, look, audio, *_: torch.zeros(len(audio), 3, 2, 2),
     )
     faces, made = Counting(), 0
     for _ in talker.speak(iter(faces), speech(15_000), Speaking()):
@@ -250,8 +255,10 @@ def test_long_videos_are_searched_ever_less_often() -> None:
 
 
 def test_a_video_without_a_face_is_refused() -> None:
-    with pytest.raises(DataError, match="no face found in v.mp4"):
-        find_face(picture_reader(np.zeros((64, 64, 3), np.uint8)), 5, Tracker(), 0.5, "v.mp4", "hold")
+    with pytest.raises(DataError, match="no face found in v"):
+        find_face(
+            picture_reader(np.zeros((64, 64, 3), np.uint8)), 5, Tracker(), 0.5, "v.mp4", "hold"
+        )
 
 
 # -- refusals ---------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def test_the_frame_given_is_not_written_into() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigError, match="share from 0 to 0.5"):
+    with pytest.raises(ConfigError, match="a share from 0 to"):
         feather_mask(8, 0.6)
     with pytest.raises(ConfigError, match="meets the 60 x 40 frame"):
         PasteBack(Box(100, 0, 20), WIDTH, HEIGHT)
