@@ -123,8 +123,8 @@ def explanation(batches: int, mean: float, blind: float, scores: dict[str, float
         off = scores.get(f"train/{branch}_off", 0.0)
         if off > MOSTLY_OFF:
             lines.append(
-                f"- {off:.0%} of the outputs of the branch of {branch} are off: it is dead. Lower the rate and "
-                "start again, or set sync_expert: {non_negative: false}."
+                f"- {off:.0%} of the outputs of the branch of {branch} are off: it is dead. Lower the rate "
+                "and start again, or set sync_expert: {non_negative: false}."
             )
     true, false = scores.get("train/cosine_true"), scores.get("train/cosine_false")
     if true is not None and false is not None and abs(true - false) < SAME_COSINE:
