@@ -91,7 +91,8 @@ class VolumeMotion(nn.Module):
             source: Its keypoints, ``(1 or n, K, 3)``.
             driving: Keypoints of the result, ``(n, K, 3)``.
         """
-        grid = volume_grid(*volume.shape[2:], like=driving)
+        depth, height, width = volume.shape[2:]
+        grid = volume_grid(depth, height, width, driving)
         shifts = local_shifts(source, driving, grid)
         small = F.relu(self.norm(self.compress(volume)))
         maps = self.hourglass(self._evidence(small, source, driving, shifts))

@@ -184,11 +184,15 @@ def random_state(shapes: Shapes, step: int) -> State:
 # -- networks ------------------------------------------------------------------------------------
 
 
-def _apply_conv(state: State, name: str, x: Tensor, padding: int = 0, stride: object = 1) -> Tensor:
-    weight = state[f"{name}.weight"]
-    run = {5: F.conv3d, 4: F.conv2d}[weight.ndim]
-    out: Tensor = run(x, weight, state[f"{name}.bias"], stride=stride, padding=padding)  # type: ignore[operator]  # two overloads
-    return out
+Stride = int | tuple[int, int, int]
+
+
+def _apply_conv(state: State, name: str, x: Tensor, padding: int = 0, stride: Stride = 1) -> Tensor:
+    weight, bias = state[f"{name}.weight"], state[f"{name}.bias"]
+    if weight.ndim == 4:
+        assert isinstance(stride, int)
+        return F.conv2d(x, weight, bias, stride, padding)
+    return F.conv3d(x, weight, bias, stride, padding)
 
 
 def _apply_norm(state: State, name: str, x: Tensor) -> Tensor:
@@ -200,7 +204,7 @@ def _apply_norm(state: State, name: str, x: Tensor) -> Tensor:
     return (x - mean) / (var + 1e-5).sqrt() * weight + bias
 
 
-def _apply_block(state: State, name: str, x: Tensor, stride: object = 1) -> Tensor:
+def _apply_block(state: State, name: str, x: Tensor, stride: Stride = 1) -> Tensor:
     return _apply_norm(
         state, f"{name}.norm", _apply_conv(state, f"{name}.conv", x, 1, stride)
     ).relu()

@@ -139,8 +139,8 @@ def test_errors() -> None:
 def test_of_points_with_depth_the_view_from_the_front_counts() -> None:
     keypoints, warped, warp = _keypoints(), _keypoints(seed=1), _linear()
     flat = point_equivariance_loss(keypoints, warped, warp)
-    deep = [torch.cat([k.points, torch.rand(2, 4, 1)], dim=-1) for k in (keypoints, warped)]
-    assert float(projected_equivariance_loss(*deep, warp)) == pytest.approx(float(flat))
+    deep, other = (torch.cat([k.points, torch.rand(2, 4, 1)], -1) for k in (keypoints, warped))
+    assert float(projected_equivariance_loss(deep, other, warp)) == pytest.approx(float(flat))
     assert float(projected_equivariance_loss(keypoints.points, warped.points, warp)) == float(flat)
     with pytest.raises(ShapeError, match=r"expected points \(n, K, 2 or 3\)"):
-        projected_equivariance_loss(deep[0], deep[1][:, :3], warp)
+        projected_equivariance_loss(deep, other[:, :3], warp)

@@ -42,7 +42,7 @@ def test_a_block_passes_on_what_came_in(outputs: int) -> None:
 def test_the_decoder_doubles_as_often_as_asked(ups: int) -> None:
     decoder = SpadeDecoder(8, 4, ups, 1, 3)
     assert decoder(torch.randn(1, 8, 4, 6)).shape == (1, 3, 4 << ups, 6 << ups)
-    channels = [up.conv2.get_parameter("bias").shape[0] for up in decoder.ups]
+    channels = [len(decoder.get_parameter(f"ups.{i}.conv2.bias")) for i in range(ups)]
     assert channels == {0: [], 1: [4], 2: [8, 4], 3: [8, 4, 4]}[ups]
 
 

@@ -33,7 +33,8 @@ def test_hourglass_keeps_the_size_and_sees_its_input() -> None:
     assert net.outputs == 7
     assert out.shape == (1, 7, 2, 8, 12)
     # Widths 4, 8, 8: all but the innermost doubling take twice as many channels in.
-    assert [tuple(up.conv.weight.shape[:2]) for up in net.decoder] == [(8, 8), (4, 16)]
+    shapes = [net.get_parameter(f"decoder.{i}.conv.weight").shape[:2] for i in range(2)]
+    assert [tuple(shape) for shape in shapes] == [(8, 8), (4, 16)]
     other = volume.clone()
     other[0, 0, 1, 7, 11] += 1.0
     assert not torch.equal(net(other), out)

@@ -269,10 +269,10 @@ def test_fit_and_test_from_the_command_line(tmp_path: Path) -> None:
         "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu",
         "--trainer.callbacks", "[]", "--trainer.logger", "false",
     ]  # fmt: skip
-    assert main(["fit", *common, "--trainer.max_steps", "2"]) in (None, 0)
+    main(["fit", *common, "--trainer.max_steps", "2"])
     checkpoints = sorted((tmp_path / "run").rglob("last.ckpt"))
     assert len(checkpoints) == 1
-    assert main(["test", *common, "--ckpt_path", str(checkpoints[0])]) in (None, 0)
+    main(["test", *common, "--ckpt_path", str(checkpoints[0])])
     assert load_component(checkpoints[0], "motion_extractor").spec["depth"] == 4
 
 
