@@ -23,12 +23,14 @@ from datamodules.datasets import (
 from datamodules.features import FeatureStore, ensure_features
 from datamodules.sampling import EpochBatches, EpochLoader, training_position
 from datamodules.shards import ClipRow, MotionStats, PreparedSet
+from datamodules.speech_runs import SpeechRunDataset
 from talkhead.batch import (
     FeatureSource,
     FramePairs,
     LandmarkRuns,
     Needs,
     Sequences,
+    SpeechRuns,
     SyncWindows,
     Windows,
 )
@@ -253,6 +255,10 @@ class TalkheadDataModule(LightningDataModule):
         if isinstance(needs, LandmarkRuns):
             return LandmarkRunDataset(
                 self.prepared, rows, needs, seed=self.seed, resample=train, items=items
+            )
+        if isinstance(needs, SpeechRuns):
+            return SpeechRunDataset(
+                self.prepared, rows, needs, self.store, seed=self.seed, resample=train, items=items
             )
         if not train and self.eval_length is not None:
             needs = Sequences(self.eval_length, whole=needs.whole)

@@ -30,6 +30,7 @@ from talkhead.batch import (
     LandmarkRuns,
     SequenceBatch,
     Sequences,
+    SpeechRunBatch,
     SyncBatch,
     SyncWindows,
     WindowBatch,
@@ -41,7 +42,7 @@ from talkhead.specs import FPS, AudioSpec
 
 log = logging.getLogger(__name__)
 
-B = TypeVar("B", FrameBatch, WindowBatch, SyncBatch, LandmarkBatch)
+B = TypeVar("B", FrameBatch, WindowBatch, SyncBatch, LandmarkBatch, SpeechRunBatch)
 S = TypeVar("S")
 EVAL_SEED = 0
 """Evaluation samples are the same whatever the seed of the run."""
@@ -150,8 +151,8 @@ def _long_enough(
     return usable
 
 
-class _SampledDataset(Dataset[B]):
-    """What the two frame datasets share: which clip an item belongs to, and its generator.
+class SampledDataset(Dataset[B]):
+    """What the datasets of pictures share: which clip an item belongs to, and its generator.
 
     Args:
         prepared: The set.
@@ -192,7 +193,7 @@ class _SampledDataset(Dataset[B]):
         return self.slots[item % len(self.slots)], item_rng(self.seed, item)
 
 
-class FramePairDataset(_SampledDataset[FrameBatch]):
+class FramePairDataset(SampledDataset[FrameBatch]):
     """Identity frames and one held-out target frame of the same video.
 
     The target is any frame of the item's clip; identity frames come from all clips of the video and
@@ -237,7 +238,7 @@ class FramePairDataset(_SampledDataset[FrameBatch]):
         )
 
 
-class WindowDataset(_SampledDataset[WindowBatch]):
+class WindowDataset(SampledDataset[WindowBatch]):
     """``count`` aligned (frame, mel window) pairs of one video.
 
     All come from the item's clip. In place of a clip too short for ``count`` frames with the wanted
@@ -281,7 +282,7 @@ class WindowDataset(_SampledDataset[WindowBatch]):
         )
 
 
-class SyncWindowDataset(_SampledDataset[SyncBatch]):
+class SyncWindowDataset(SampledDataset[SyncBatch]):
     """``count`` runs of five consecutive frames of one clip, each with the sound that starts with it.
 
     Starts lie at least ``min_gap_frames`` apart; overlapping runs are allowed. Clips too short for that

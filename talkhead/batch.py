@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +65,28 @@ class LandmarkRuns:
     length: int = 80
 
 
-Needs = FramePairs | Windows | Sequences | SyncWindows | LandmarkRuns
+@dataclass(frozen=True)
+class SpeechRuns:
+    """Need: ``count`` runs of consecutive frames of one clip with windows of cached speech features.
+
+    The features are those of the source named :data:`SPEECH`, two steps of 50 Hz a frame. A run's window
+    is that of one of its frames (:func:`talkhead.audio.speech_windows.run_frame`); ``every_frame`` asks
+    for the windows of all of them as well.
+    """
+
+    count: int = 8
+    frames: int = 9
+    size: int = 256
+    window: int = 18
+    align: Literal["start", "centre"] = "start"
+    every_frame: bool = False
+    min_gap_frames: int = 1
+
+
+SPEECH = "speech"
+"""Name of the source of speech features."""
+
+Needs = FramePairs | Windows | Sequences | SyncWindows | LandmarkRuns | SpeechRuns
 
 
 @dataclass
@@ -154,6 +176,25 @@ class LandmarkBatch:
     points: Tensor
     filter_bank: Tensor
     start: Tensor
+    clip: list[str] = field(default_factory=list)
+
+
+@dataclass
+class SpeechRunBatch:
+    """Answer to :class:`SpeechRuns`.
+
+    ``frames``: ``(B, N, T, 3, H, W)`` uint8, runs of consecutive frames. ``points``: ``(B, N, T, 68, 2)``
+    float32 in crop units. ``speech``: ``(B, N, L, D)`` float32, the window of each run.
+    ``frame_speech``: ``(B, N, T, L, D)``, the window of each frame, or none of them (``T`` is 0).
+    ``frame_index``: ``(B, N)`` int64, first frame of each run within the clip. Row ``b`` holds one clip
+    only.
+    """
+
+    frames: Tensor
+    points: Tensor
+    speech: Tensor
+    frame_speech: Tensor
+    frame_index: Tensor
     clip: list[str] = field(default_factory=list)
 
 

@@ -22,7 +22,8 @@ WEIGHT_FILES = {
     "VGG-19 (perceptual loss)": "hub/checkpoints/vgg19-*.pth",
     "AlexNet (LPIPS)": "hub/checkpoints/alexnet-owt-*.pth",
     "Inception v3 of 2015 (FID)": "hub/checkpoints/pt_inception-2015-12-05-*.pth",
-    "HuBERT base (audio features)": "hub/checkpoints/hubert_fairseq_base_ls960.pth",
+    "HuBERT base (speech features)": "hub/checkpoints/hubert_fairseq_base_ls960.pth",
+    "HuBERT large (speech features)": "hub/checkpoints/hubert_fairseq_large_ll60k.pth",
 }
 
 

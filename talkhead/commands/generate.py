@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from talkhead import __version__
+from talkhead.commands import generate_controltalk as controltalk
 from talkhead.errors import ConfigError
 
 if TYPE_CHECKING:
     from talkhead.generation import Request, TalkingHead
+    from talkhead.generation_controltalk import ControlTalker
     from talkhead.generation_keypoints import KeypointTalker
 
     Talker = TalkingHead | KeypointTalker
@@ -31,7 +34,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--speech", type=Path, required=True, help="sound file with speech")
     made.add_argument(
-        "--checkpoint", type=Path, required=True, help="checkpoint of a motion prior or of ms_sync"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="checkpoint of a motion prior, of ms_sync or of audio2exp",
     )
     made.add_argument("--out", type=Path, required=True, help="mp4 to write")
     made.add_argument(
@@ -59,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--show-portrait", action="store_true", help="put the portrait in a first column"
     )
+    controltalk.add_options(made)
     return made
 
 
@@ -75,11 +82,18 @@ def main(argv: list[str]) -> int:
         raise ConfigError(
             f"--size: expected an even number of at least 64 pixels, got {options.size}."
         )
-    _write(options, _load(options.checkpoint), renderers, seeds)
+    from talkhead.generation_controltalk import ControlTalker
+
+    talker = _load(options.checkpoint)
+    if isinstance(talker, ControlTalker):
+        controltalk.write(options, talker, container_tags)
+    else:
+        controltalk.refuse_own(options, talker.block["stage"])
+        _write(options, talker, renderers, seeds)
     return 0
 
 
-def _load(path: Path) -> Talker:
+def _load(path: Path) -> Talker | ControlTalker:
     """The model of a checkpoint, whatever system it belongs to.
 
     Raises:
@@ -87,9 +101,12 @@ def _load(path: Path) -> Talker:
     """
     from talkhead.checkpoint import read_block, read_checkpoint
     from talkhead.generation import TalkingHead
+    from talkhead.generation_controltalk import ControlTalker
     from talkhead.generation_keypoints import KeypointTalker
 
     block = read_block(read_checkpoint(path), path)
+    if block["stage"] == "audio2exp":
+        return ControlTalker.of(block, path)
     talker = KeypointTalker if block["stage"] == "ms_sync" else TalkingHead
     return talker.of(block, path)
 
@@ -113,7 +130,8 @@ def _write(
     request = _request(options, head, renderers, seeds)
     still = [portrait.picture] if options.show_portrait else []
     frames = samples_to_frames(len(wave))
-    tags = _tags(head, request)
+    how = {"renderers": list(request.renderers), **head.tags(request)}
+    tags = container_tags(head.block["stage"], how)
     with ExitStack() as stack:
         bar = stack.enter_context(Progress())
         task = bar.add_task("frames", total=frames)
@@ -157,19 +175,19 @@ def _first_picture(path: Path) -> Any:
     """The picture itself, or the first frame of a video."""
     from talkhead.media.decode import iter_frames, read_image
 
-    if path.suffix.lower() in {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}:
+    if controltalk.is_video(path):
         return next(iter(iter_frames(path)))
     return read_image(path)
 
 
-def _tags(head: Talker, request: Request) -> dict[str, str]:
-    """Container tags that mark the video as synthetic and say how it was made."""
-    made = {
-        "software": f"talkhead {__version__}",
-        "stage": head.block["stage"],
-        "renderers": list(request.renderers),
-        **head.tags(request),
-    }
+def container_tags(stage: str, how: Mapping[str, Any]) -> dict[str, str]:
+    """Container tags that mark a video as synthetic and say how it was made.
+
+    Args:
+        stage: Of the checkpoint.
+        how: Further facts by name.
+    """
+    made = {"software": f"talkhead {__version__}", "stage": stage, **how}
     return {
         "title": "synthetic talking head",
         "comment": "AI-generated video made with talkhead; not a recording of a real event",

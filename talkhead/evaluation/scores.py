@@ -32,7 +32,7 @@ from talkhead.metrics.silence import silence_motion
 from talkhead.metrics.snd import snd
 from talkhead.metrics.sync_scores import sync_scores
 from talkhead.metrics.variance import motion_variance
-from talkhead.stages.syncnet import MIN_WINDOWS
+from talkhead.stages.sync_clips import MIN_WINDOWS
 
 _MIN_VALID = 8
 """Fewer frames with a face on both sides than this have no second moments worth comparing."""

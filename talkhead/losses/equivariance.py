@@ -27,7 +27,31 @@ def point_equivariance_loss(keypoints: Keypoints, warped: Keypoints, warp: ThinP
     Source: FOMM (reference-facts 6.1).
     """
     _check(keypoints, warped)
-    return (warp.points(warped.points) - keypoints.points).abs().mean()
+    return projected_equivariance_loss(keypoints.points, warped.points, warp)
+
+
+def projected_equivariance_loss(points: Tensor, warped: Tensor, warp: ThinPlate) -> Tensor:
+    r"""``mean |p - w(p')|`` of points seen in the picture: of 3-D points, x and y count.
+
+    Args:
+        points: Of the pictures ``u``, ``(n, K, 2 or 3)``.
+        warped: Of the warped pictures ``u(w(z))``, the same shape.
+        warp: The warps ``w``.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ShapeError: Not as many points of the warped pictures.
+
+    Source: FOMM; face-vid2vid drops the depth (reference-facts 7.2).
+    """
+    if points.shape != warped.shape or points.ndim != 3 or points.shape[-1] not in (2, 3):
+        raise ShapeError(
+            "expected points (n, K, 2 or 3) of pictures and as many of warped ones, got "
+            f"{tuple(points.shape)} and {tuple(warped.shape)}; detect both with one detector."
+        )
+    return (warp.points(warped[..., :2]) - points[..., :2]).abs().mean()
 
 
 def jacobian_equivariance_loss(keypoints: Keypoints, warped: Keypoints, warp: ThinPlate) -> Tensor:

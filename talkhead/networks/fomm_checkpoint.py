@@ -79,15 +79,20 @@ def load_fomm(
 
 
 def renamed(
-    tensors: dict[str, Tensor], keys: Sequence[tuple[str, str]], path: str, what: str
+    tensors: dict[str, Tensor],
+    keys: Sequence[tuple[str, str]],
+    path: str,
+    what: str,
+    wanted: str = "vox-adv-256 or vox-256",
 ) -> dict[str, Tensor]:
     """Tensors of one part of a file under the names they have here.
 
     Args:
         tensors: Entries by their published names.
-        keys: :data:`DETECTOR_KEYS` or :data:`RENDERER_KEYS`.
+        keys: Beginnings of names there and here, such as :data:`DETECTOR_KEYS`; the first that fits counts.
         path: The file, for messages.
         what: What the part is, for messages.
+        wanted: What the file should be of, for messages.
 
     Raises:
         ConfigError: An entry that the network has no place for.
@@ -98,7 +103,7 @@ def renamed(
         if not found:
             raise ConfigError(
                 f"{path} does not fit {what}: it holds {name}, which this network has no place for; "
-                "pass the file of vox-adv-256 or vox-256."
+                f"pass the file of {wanted}."
             )
         published, own = found[0]
         ours[own + name.removeprefix(published)] = tensor

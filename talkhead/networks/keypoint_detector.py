@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.geometry.keypoints import N_KEYPOINTS, Keypoints, pack
-from talkhead.networks.component import Component
 from talkhead.networks.hourglass import BlurredDownsample, Hourglass
 from talkhead.networks.keypoint_maps import expected_places, softmax_in_full
 from talkhead.networks.pretrained import RANDOM
+from talkhead.networks.published import PublishedComponent
 
 HEAD_KERNEL = 7
 
 
-class KeypointDetector(Component):
+class KeypointDetector(PublishedComponent):
     """Keypoints of pictures: places by soft-argmax, Jacobians by the same heat.
 
     | layer                       | maps of 256 x 256 pictures  |
@@ -78,12 +78,6 @@ class KeypointDetector(Component):
             with torch.no_grad():
                 assert self.jacobian.bias is not None
                 self.jacobian.bias.copy_(torch.eye(2).flatten().repeat(keypoints))
-
-    def note_training(self) -> None:
-        """Weights from a file are about to change: :attr:`provenance` says so from now on."""
-        if self.provenance.startswith("file:"):
-            self.provenance = f"trained from {self.provenance}"
-            self.amend_spec(provenance=self.provenance)
 
     def forward(self, pictures: Tensor) -> Keypoints:
         """Keypoints of pictures.

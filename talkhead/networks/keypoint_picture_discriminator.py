@@ -73,12 +73,12 @@ class KeypointPictureDiscriminator(Component):
         last = nn.Conv2d(widths[-1], 1, 1)
         self.last = spectral_norm(last) if spectral else last
 
-    def forward(self, pictures: Tensor, points: Tensor) -> list[Judgement]:
+    def forward(self, pictures: Tensor, points: Tensor | None = None) -> list[Judgement]:
         """Judge pictures with their keypoints.
 
         Args:
             pictures: ``(n, 3, H, W)`` in [-1, 1].
-            points: ``(n, K, 2)`` in [-1, 1].
+            points: ``(n, K, 2)`` in [-1, 1]; None for a discriminator of no keypoints.
 
         Returns:
             One scale: logits ``(n, 1, h, w)`` and the maps after each block, fine to coarse. Unlike those
@@ -93,6 +93,8 @@ class KeypointPictureDiscriminator(Component):
                 f"expected pictures (n, 3, H, W) of at least {self.smallest} pixels a side, got "
                 f"{tuple(pictures.shape)}; use fewer blocks for small pictures."
             )
+        if points is None:
+            points = pictures.new_zeros(len(pictures), 0, 2)
         if points.shape != (len(pictures), self.keypoints, 2):
             raise ShapeError(
                 f"expected points {(len(pictures), self.keypoints, 2)}, got {tuple(points.shape)}; pass "

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.geometry.keypoints import JACOBIAN_FLOOR, N_KEYPOINTS, Keypoints
-from talkhead.networks.component import Component
 from talkhead.networks.dense_motion import DenseMotion, Motion
 from talkhead.networks.hourglass import (
     BlurredDownsample,
@@ -21,6 +20,7 @@ from talkhead.networks.hourglass import (
 )
 from talkhead.networks.keypoint_detector import check_pictures
 from talkhead.networks.pretrained import RANDOM
+from talkhead.networks.published import PublishedComponent
 
 
 class EncodedPortrait(NamedTuple):
@@ -35,7 +35,7 @@ class EncodedPortrait(NamedTuple):
     features: Tensor
 
 
-class KeypointRenderer(Component):
+class KeypointRenderer(PublishedComponent):
     """Moves the features of a portrait to where driving keypoints want them, and paints the rest.
 
     | part                                       | maps of 256 x 256 pictures |
@@ -123,12 +123,6 @@ class KeypointRenderer(Component):
         self.residuals = nn.ModuleList(ResidualBlock(widths[-1]) for _ in range(residual_blocks))
         self.ups = nn.ModuleList(UpBlock(widths[i + 1], widths[i]) for i in reversed(range(downs)))
         self.final = nn.Conv2d(width, 3, 7, padding=3)
-
-    def note_training(self) -> None:
-        """Weights from a file are about to change: :attr:`provenance` says so from now on."""
-        if self.provenance.startswith("file:"):
-            self.provenance = f"trained from {self.provenance}"
-            self.amend_spec(provenance=self.provenance)
 
     def forward(
         self, source: Tensor, source_keypoints: Keypoints, driving_keypoints: Keypoints

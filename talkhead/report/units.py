@@ -60,12 +60,18 @@ UNITS: Mapping[str, str] = {
     "multimodality": "deviations",
     "mouth_motion": "share",
     "head_motion": "share",
+    "sync_cosine": "cosine",
+    "outside_change": "0…2",
+    "mouth_opening": "eye distances",
+    "opening_rank": "rank correlation",
     "border_jump": "ratio",
     "edit_jump": "ratio",
 }
 """Unit by the base name of a metric; empty where the name's brackets say it."""
 _IN_BRACKETS = {"px256": "px at 256", "warped": "px at 256", "inter_ocular": "eye distances"}
 _DRIFT = re.compile(r"drift_\d+")
+_ADAPTED = re.compile(r"(?:video|portrait)_(\w+?)(?:_alpha_[\d.]+)?")
+"""Scores of ControlTalk's adapter: how it was shown, what is measured, at which strength."""
 
 _OF_FACE_MODEL = {
     **dict.fromkeys(("var", "fid_fm", "fid_dfm", "snd"), "coefficients²"),
@@ -81,6 +87,9 @@ def unit_of(name: str) -> str:
     base = parsed.base.rpartition("/")[2].removesuffix("_pooled")
     if parsed.space == "deep3d" and base in _OF_FACE_MODEL:
         return _OF_FACE_MODEL[base]
+    adapted = _ADAPTED.fullmatch(base)
+    if adapted is not None:
+        base = adapted[1]
     if _DRIFT.fullmatch(base):
         return "px at 256"
     return UNITS.get(base, "") or _IN_BRACKETS.get(parsed.space, "")

@@ -154,6 +154,21 @@ class AdversarialStage(Stage):
         judgement: list[Judgement] = self.discriminator(*shown)
         return judgement
 
+    def adversarial_terms(self, real: list[Judgement], fake: list[Judgement]) -> dict[str, Tensor]:
+        """What the generator learns from how real and generated pictures were judged."""
+        return {
+            "gan": generator_loss([logits for logits, _ in fake], mode=self.gan_mode),
+            "feature_matching": feature_matching_loss(
+                [features for _, features in real], [features for _, features in fake]
+            ),
+        }
+
+    def discriminator_term(self, real: list[Judgement], fake: list[Judgement]) -> Tensor:
+        """What the discriminator learns from its own judgements."""
+        return discriminator_loss(
+            [logits for logits, _ in real], [logits for logits, _ in fake], mode=self.gan_mode
+        )
+
     def generator_pass(self, batch: Any) -> GeneratorPass:
         """Generate once and compute every generator term."""
         whole_real, whole_fake, landmarks, terms, condition = self.reconstruct(batch)
@@ -162,10 +177,7 @@ class AdversarialStage(Stage):
             fake_out = self.judge(fake, condition)
             with torch.no_grad():
                 real_out = self.judge(real, condition)
-            terms["gan"] = generator_loss([logits for logits, _ in fake_out], mode=self.gan_mode)
-            terms["feature_matching"] = feature_matching_loss(
-                [features for _, features in real_out], [features for _, features in fake_out]
-            )
+            terms |= self.adversarial_terms(real_out, fake_out)
         terms["region"] = region_loss(fake, real, landmarks)
         terms["pixel"] = l1_loss(fake, real)
         if self.vgg is not None:
@@ -208,11 +220,7 @@ class AdversarialStage(Stage):
         penalised = self.r1 > 0 and self.batches_seen % self.r1_every == 0
         real = real.detach().requires_grad_(penalised)
         fake_out, real_out = self.judge(fake.detach(), condition), self.judge(real, condition)
-        loss_d = discriminator_loss(
-            [logits for logits, _ in real_out],
-            [logits for logits, _ in fake_out],
-            mode=self.gan_mode,
-        )
+        loss_d = self.discriminator_term(real_out, fake_out)
         if penalised:
             penalty = r1_penalty([logits for logits, _ in real_out], real)
             self.log("train/r1", penalty.detach(), batch_size=len(real))

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from talkhead.augment import shared_look
-from talkhead.batch import FrameBatch, FramePairs, to_bytes, to_float
+from talkhead.batch import FrameBatch
 from talkhead.checkpoint import Source
 from talkhead.errors import ConfigError
 from talkhead.geometry.keypoints import Keypoints
-from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
 from talkhead.losses.equivariance import jacobian_equivariance_loss, point_equivariance_loss
-from talkhead.losses.perceptual import multi_scale_perceptual_loss
 from talkhead.networks.fomm_checkpoint import load_fomm
 from talkhead.networks.keypoint_detector import KeypointDetector
 from talkhead.networks.keypoint_picture_discriminator import KeypointPictureDiscriminator
 from talkhead.networks.keypoint_renderer import KeypointRenderer
-from talkhead.networks.perceptual import VGG19Features
-from talkhead.stages.adversarial import AdversarialStage, Reconstruction, trainable
+from talkhead.stages.adversarial import Reconstruction, trainable
 from talkhead.stages.base import build_or_start
-
-EVALUATION_WARP = 0
-"""Seed of the one warp that all pictures are warped by in validation and test."""
+from talkhead.stages.pair_reenactment import PairReenactmentStage, forget_file
 
 
-class KeypointReenactmentStage(AdversarialStage):
+class KeypointReenactmentStage(PairReenactmentStage):
     """Turn one frame of a video into another by keypoints alone, which nobody labels.
 
     The detector finds keypoints in both frames, the renderer moves the source's features from the ones to
@@ -45,7 +36,6 @@ class KeypointReenactmentStage(AdversarialStage):
 
     exports = ("keypoint_detector", "keypoint_renderer")
     discriminator_class = KeypointPictureDiscriminator
-    vgg_options: ClassVar[dict[str, Any]] = {"imagenet_statistics": True}
     default_weights = {
         "perceptual": 10.0,
         "equivariance_points": 10.0,
@@ -155,10 +145,6 @@ class KeypointReenactmentStage(AdversarialStage):
         self.keypoint_detector.note_training()
         self.keypoint_renderer.note_training()
 
-    def needs(self) -> FramePairs:
-        """A source frame and a driving frame of the same video."""
-        return FramePairs(1, self.video_spec.size)
-
     def reconstruct(self, batch: FrameBatch) -> Reconstruction:
         """The driving frame, and the source moved by the keypoints of both."""
         source, driving, landmarks = self._pictures(batch)
@@ -175,10 +161,6 @@ class KeypointReenactmentStage(AdversarialStage):
         }
         return Reconstruction(driving, fake, landmarks, terms, of_driving.points.detach())
 
-    def perceptual(self, vgg: VGG19Features, fake: Tensor, real: Tensor) -> Tensor:
-        """The term over several picture sizes, all layers alike."""
-        return multi_scale_perceptual_loss(vgg, fake, real, self.perceptual_scales)
-
     def generator_groups(self) -> list[dict[str, Any]]:
         """Renderer and detector, each at its own learning rate."""
         return [
@@ -186,47 +168,8 @@ class KeypointReenactmentStage(AdversarialStage):
             {"params": list(trainable([self.keypoint_detector])), "lr": self.lr_detector},
         ]
 
-    def sample_frames(self, batch: FrameBatch) -> Tensor:
-        """Source, driving and generated pictures side by side, ``(n, H, 3 W, 3)`` uint8."""
-        source, driving, _ = self._pictures(batch)
-        shown = torch.cat([source, driving, self.reconstruct(batch).fake], dim=-1)
-        return to_bytes(shown).permute(0, 2, 3, 1).cpu()
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As every stage; the published file may be deleted, too."""
         super().on_save_checkpoint(checkpoint)
-        saved = checkpoint.get("hyper_parameters", {})
-        if saved.get("fomm_weights") is not None:
-            saved.update(
-                fomm_weights=None,
-                fomm_sha256=None,
-                keypoint_detector=self.keypoint_detector.spec,
-                keypoint_renderer=self.keypoint_renderer.spec,
-            )
-
-    def _evaluate(self, batch: FrameBatch, prefix: str) -> None:
-        """As every GAN stage, and what the source frame itself would score."""
-        super()._evaluate(batch, prefix)
-        source, driving, _ = self._pictures(batch)
-        copied = peak_signal_noise_ratio(source, driving, data_range=(-1.0, 1.0))
-        self.log(f"{prefix}/psnr_of_source", copied, batch_size=len(source), sync_dist=True)
-
-    def _pictures(self, batch: FrameBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Source and driving frames ``(B, 3, H, W)`` and landmarks of the latter; augmented in training."""
-        pairs = to_float(torch.stack([batch.identity[:, 0], batch.target], dim=1))
-        landmarks = batch.landmarks
-        if self.training and self.augment:
-            pairs, landmarks = shared_look(pairs, landmarks)
-        source, driving = pairs.unbind(1)
-        return source, driving, landmarks
-
-    def _drawn_warp(self, n: int) -> ThinPlate:
-        """One warp for each of ``n`` pictures; in evaluation always the same one for all."""
-        affine_sigma, bend_sigma = self.warp_sigmas
-        draw = partial(
-            random_thin_plate, affine_sigma=affine_sigma, bend_sigma=bend_sigma, side=self.warp_side
-        )
-        if self.training:
-            return draw(n, device=self.device)
-        drawn = draw(1, generator=torch.Generator().manual_seed(EVALUATION_WARP))
-        return ThinPlate(*(part.to(self.device) for part in drawn))
+        parts = {name: getattr(self, name) for name in self.exports}
+        forget_file(checkpoint.get("hyper_parameters", {}), "fomm", parts)

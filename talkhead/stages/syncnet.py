@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -14,17 +13,12 @@ from talkhead.audio.mfcc import mfcc_window_count, mfcc_windows
 from talkhead.augment import another_look
 from talkhead.batch import SyncBatch, SyncWindows, to_float
 from talkhead.losses.contrastive import InfoNCE, margin_loss
-from talkhead.metrics.offset import MAX_SHIFT_FRAMES
 from talkhead.metrics.retrieval import window_retrieval
-from talkhead.metrics.sync_scores import SyncOffsetAccuracy, SyncScore, sync_scores
 from talkhead.networks.syncnet import WINDOW_FRAMES, SyncNet
 from talkhead.stages.base import Stage, build
 from talkhead.stages.step_decay import step_decayed_adamw
+from talkhead.stages.sync_clips import score_clips
 from talkhead.stages.whole_clips import CHUNK
-
-MAX_TESTED_SHIFT = 10
-MIN_WINDOWS = MAX_TESTED_SHIFT + MAX_SHIFT_FRAMES
-"""Windows a clip must have: after the largest tested shift, half the candidate shifts still overlap."""
 
 
 class ClipReader(Protocol):
@@ -191,38 +185,14 @@ class SyncNetStage(Stage):
         self.log_dict(scores, batch_size=len(audio), sync_dist=True)
 
     def _score_clips(self, split: str, limit: int | None) -> list[dict[str, Any]]:
-        """Sync scores of real clips and how often known shifts of -10…10 frames are recovered."""
-        data: Any = getattr(self.trainer, "datamodule", None)
-        if not hasattr(data, "prepared"):
-            return []
-        rows = [
-            row
-            for row in data.prepared.rows(split)
-            if mfcc_window_count(row.frames, self.audio_spec) >= MIN_WINDOWS
-        ]
-        if not rows or limit == 0:
-            return []
-        rows = rows[:: math.ceil(len(rows) / (limit or len(rows)))]
-        judged, accuracy = SyncScore(), SyncOffsetAccuracy(tolerance=1)
-        found = []
-        for row in rows[self.global_rank :: self.trainer.world_size]:
-            visual, audio = self.encode(data.prepared, row)
-            judged.update(visual[None], audio[None], [row.id])
-            score = sync_scores(visual, audio)
-            found.append({
-                "clip": row.id, "offset": int(score.offset), "lse_d": float(score.lse_d),
-                "lse_c": float(score.lse_c),
-            })  # fmt: skip
-            for shift in range(-MAX_TESTED_SHIFT, MAX_TESTED_SHIFT + 1):
-                late, seen = _delayed(audio, visual, shift)
-                accuracy.update(late[None], seen[None], torch.tensor([shift]))
-        shifts = accuracy.to(self.device).compute()
-        scores = judged.to(self.device).compute()
-        names = {"lse_c": "confidence", "lse_d": "distance", "absolute_offset": "offset"}
-        logged = {f"gt/sync_{new}[{self.syncnet.judge}]": scores[old] for old, new in names.items()}
-        logged |= {f"offset_{name}": value for name, value in shifts.items()}
-        self.log_dict({f"{split}/{name}": value.float() for name, value in logged.items()})
-        return found
+        return score_clips(
+            self,
+            split,
+            limit,
+            self.encode,
+            lambda frames: mfcc_window_count(frames, self.audio_spec),
+            self.syncnet.judge,
+        )
 
 
 @torch.no_grad()
@@ -251,10 +221,3 @@ def embed_clip(
         seen.append(network.visual(to_float(pictures))[0].cpu())
         heard.append(network.audio(sound.to(device)).cpu())
     return torch.cat(seen), torch.cat(heard)
-
-
-def _delayed(audio: Tensor, visual: Tensor, shift: int) -> tuple[Tensor, Tensor]:
-    """Sound delayed by ``shift`` windows and the pictures it then meets, both ``(T - |shift|, D)``."""
-    length = len(audio) - abs(shift)
-    late, seen = max(-shift, 0), max(shift, 0)
-    return audio[late : late + length], visual[seen : seen + length]

@@ -9,7 +9,11 @@ from torch import Tensor
 from talkhead.errors import ShapeError
 from talkhead.geometry.keypoints import Keypoints
 from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
-from talkhead.losses.equivariance import jacobian_equivariance_loss, point_equivariance_loss
+from talkhead.losses.equivariance import (
+    jacobian_equivariance_loss,
+    point_equivariance_loss,
+    projected_equivariance_loss,
+)
 
 AFFINE = torch.tensor([[1.1, 0.1, 0.05], [-0.2, 0.9, 0.1]])
 
@@ -130,3 +134,13 @@ def test_errors() -> None:
             loss(keypoints, _keypoints(count=5), warp)
         with pytest.raises(ShapeError, match="draw as many warps"):
             loss(keypoints, keypoints, _linear(3))
+
+
+def test_of_points_with_depth_the_view_from_the_front_counts() -> None:
+    keypoints, warped, warp = _keypoints(), _keypoints(seed=1), _linear()
+    flat = point_equivariance_loss(keypoints, warped, warp)
+    deep, other = (torch.cat([k.points, torch.rand(2, 4, 1)], -1) for k in (keypoints, warped))
+    assert float(projected_equivariance_loss(deep, other, warp)) == pytest.approx(float(flat))
+    assert float(projected_equivariance_loss(keypoints.points, warped.points, warp)) == float(flat)
+    with pytest.raises(ShapeError, match=r"expected points \(n, K, 2 or 3\)"):
+        projected_equivariance_loss(deep, other[:, :3], warp)

@@ -58,6 +58,7 @@ def test_spots_are_further_channels_of_the_picture() -> None:
 def test_the_judgement_depends_on_where_the_keypoints_are() -> None:
     discriminator, (pictures, points) = _small().eval(), _input()
     alone = _small(keypoints=0).eval()
+    assert torch.equal(alone(_input()[0])[0][0], alone(_input()[0], torch.zeros(2, 0, 2))[0][0])
     with torch.no_grad():
         here, there = (discriminator(pictures, p)[0][0] for p in (points, points.flip(1)))
         assert (here - there).abs().max() > 1e-3

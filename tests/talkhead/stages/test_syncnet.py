@@ -18,7 +18,8 @@ from talkhead.errors import ConfigError
 from talkhead.metrics.sync_scores import sync_scores
 from talkhead.networks import syncnet
 from talkhead.networks.syncnet import SyncNet
-from talkhead.stages.syncnet import SyncNetStage, _delayed
+from talkhead.stages.sync_clips import delayed
+from talkhead.stages.syncnet import SyncNetStage
 from tests.datamodules.fakes import make_prepared
 from tests.talkhead.stages.short_runs import Losses, interrupted, trainer
 
@@ -142,14 +143,14 @@ def test_known_shifts_of_whole_clips_are_recovered(late: int, root: Path, tmp_pa
 
 def test_delaying_sound_by_hand() -> None:
     clip = torch.arange(6.0)[:, None]
-    late, seen = _delayed(clip, clip, 2)
+    late, seen = delayed(clip, clip, 2)
     # Two frames late: the picture of frame 2 meets the sound of frame 0.
     assert (late[0].item(), seen[0].item(), len(late)) == (0.0, 2.0, 4)
-    early, seen = _delayed(clip, clip, -2)
+    early, seen = delayed(clip, clip, -2)
     assert (early[0].item(), seen[0].item(), len(early)) == (2.0, 0.0, 4)
     content = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
     for shift in (-10, 0, 10):
-        late, seen = _delayed(content, content, shift)
+        late, seen = delayed(content, content, shift)
         assert sync_scores(seen, late).offset.item() == -shift
 
 

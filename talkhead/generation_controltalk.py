@@ -1,0 +1,328 @@
+"""From a portrait or a video and speech to a talking video by an edited expression (ControlTalk)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from talkhead.audio.speech_stream import stream_windows
+from talkhead.batch import to_bytes, to_float
+from talkhead.checkpoint import read_block, read_checkpoint
+from talkhead.errors import ConfigError, DataError, StageLinkError
+from talkhead.generation import Picture
+from talkhead.geometry.crop import Box, clip_box, crop_frame, policy_share
+from talkhead.landmarks.base import Landmarker
+from talkhead.media.endless import End, Reader, count_frames, endless_frames
+from talkhead.networks.face_look import Look
+from talkhead.networks.motion_extractor import HeadMotion
+from talkhead.specs import SAMPLES_PER_FRAME, samples_to_frames
+from talkhead.stages.audio2exp import Audio2ExpStage
+
+Transfer = Literal["absolute", "relative"]
+RENDER_FRAMES = 8
+"""Pictures in one pass of the renderer."""
+MOUTH_OPENING = 0.7
+"""Alpha of the released code; the paper recommends about 0.5."""
+MOST_OPEN = 1.5
+TRACKED_FRAMES = 128
+"""About so many frames of a video are searched for the face, evenly spaced; at most twice as many."""
+
+
+@dataclass(frozen=True)
+class Speaking:
+    """How a face shall speak.
+
+    Attributes:
+        mouth_opening: Alpha, 0 (shut) to 1.5 (exaggerated).
+        transfer: How the pose of a driving video is taken over: ``absolute``, or ``relative``, as changes
+            since its first frame on top of the face's own first pose.
+        driving_expression: Take the driving video's expression as well, under the speech.
+    """
+
+    mouth_opening: float = MOUTH_OPENING
+    transfer: Transfer = "relative"
+    driving_expression: bool = False
+
+    def check(self) -> None:
+        """Refuse what cannot be.
+
+        Raises:
+            ConfigError: A number out of range or an unknown transfer.
+        """
+        if not 0.0 <= self.mouth_opening <= MOST_OPEN:
+            raise ConfigError(
+                f"--mouth-opening: expected a number from 0 to {MOST_OPEN}, got {self.mouth_opening}."
+            )
+        if self.transfer not in ("absolute", "relative"):
+            raise ConfigError(f"--transfer: expected absolute or relative, got {self.transfer!r}.")
+
+
+@dataclass(frozen=True)
+class FaceVideo:
+    """A face in a video, or in a picture, which is a video of one frame.
+
+    Attributes:
+        read: Gives frames by number.
+        frames: How many there are.
+        box: Where the face is, the same in all of them.
+        end: What comes after the last frame.
+    """
+
+    read: Reader
+    frames: int
+    box: Box
+    end: End = "ping_pong"
+
+    def endless(self) -> Iterator[Picture]:
+        """Whole frames, ``(H, W, 3)``, without an end."""
+        return (picture for _, picture in endless_frames(self.read, self.frames, self.end))
+
+    def crops(self, frames: Iterable[Picture], size: int) -> Iterator[Picture]:
+        """The face of frames, ``(size, size, 3)``."""
+        return (crop_frame(frame, self.box, size) for frame in frames)
+
+
+@dataclass
+class ControlTalker:
+    """A trained adapter together with everything its checkpoint carries.
+
+    Attributes:
+        stage: The stage in eval mode.
+        digest: Digest of the adapter's weights.
+        block: The checkpoint's talkhead block.
+    """
+
+    stage: Audio2ExpStage
+    digest: str
+    block: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path | str) -> ControlTalker:
+        """Read a checkpoint of stage ``audio2exp``.
+
+        Raises:
+            StageLinkError: It belongs to another stage.
+        """
+        return cls.of(read_block(read_checkpoint(path), path), path)
+
+    @classmethod
+    def of(cls, block: dict[str, Any], path: Path | str) -> ControlTalker:
+        """As :meth:`load`, of a checkpoint whose talkhead block has been read already."""
+        if block["stage"] != Audio2ExpStage.stage_name():
+            raise StageLinkError(
+                f"{path} is a checkpoint of stage {block['stage']}; expected audio2exp."
+            )
+        stage = Audio2ExpStage.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        stage.eval().requires_grad_(False)
+        return cls(stage, block["components"]["audio2exp"]["digest"], block)
+
+    @property
+    def face_share(self) -> float:
+        """Share of the crop that the face took in training."""
+        return policy_share(self.block["video"]["crop"])
+
+    @property
+    def side(self) -> int:
+        """Side of the crops that the renderer reads and draws, in pixels."""
+        return self.stage.video_spec.size
+
+    def audio(self, wave: NDArray[np.float32]) -> Iterator[Tensor]:
+        """Embeddings of the speech around every frame, in blocks ``(t, A)`` of at most 8 frames.
+
+        Raises:
+            DataError: The sound is shorter than a frame.
+            ConfigError: The expert hears HuBERT, whose weights are missing.
+        """
+        frames = samples_to_frames(len(wave))
+        if frames < 1:
+            raise DataError(
+                f"the speech has {len(wave)} samples; expected at least {SAMPLES_PER_FRAME} (40 ms)."
+            )
+        expert, device = self.stage.sync_expert, self.stage.device
+        chunks = self.stage.speech_front.chunks(torch.from_numpy(wave).to(device))
+        pieces = stream_windows(chunks, frames, length=expert.window, align=expert.align)
+        waiting: list[Tensor] = []
+        for piece in pieces:
+            waiting += [self.stage.hear(part) for part in piece.split(RENDER_FRAMES)]
+            # The last block of a piece may be short; it is joined with what follows.
+            *whole, rest = torch.cat(waiting).split(RENDER_FRAMES)
+            yield from whole
+            waiting = [rest]
+        yield from waiting
+
+    @torch.no_grad()
+    def speak(
+        self,
+        faces: Iterator[Picture],
+        wave: NDArray[np.float32],
+        options: Speaking,
+        *,
+        still: bool = False,
+        driving: Iterator[Picture] | None = None,
+    ) -> Iterator[Picture]:
+        """One picture ``(S, S, 3)`` for every frame of speech.
+
+        Faces are taken as they are needed, a block of eight at most ahead of the pictures, so memory does
+        not grow with the length of the speech.
+
+        Args:
+            faces: Crops ``(S, S, 3)`` uint8 of side :attr:`side`, as many as there are frames of speech.
+            wave: ``(S,)`` at 16 kHz; silence shuts the mouth.
+            options: See :class:`Speaking`.
+            still: All faces are the same picture, which is then taken apart once.
+            driving: Crops of another video, whose pose to take.
+
+        Raises:
+            ConfigError: See :class:`Speaking`.
+            DataError: As :meth:`audio`, or too few faces.
+        """
+        options.check()
+        poses = _Poses(self, driving, options) if driving is not None else None
+        look: Look | None = None
+        for audio in self.audio(wave):
+            crops = list(islice(faces, len(audio)))
+            if len(crops) < len(audio):
+                raise DataError("the video ended before the speech did; give one face a frame.")
+            if look is None or not still:
+                look = self.stage.look(self._batch(crops[:1] if still else crops))
+            shown = look.repeated(len(audio)) if still else look
+            head = None
+            if poses is not None:
+                head = poses.next(shown.head)
+                shown = shown._replace(head=shown.head._replace(expression=head.expression))
+            made = self.stage(shown, audio, options.mouth_opening, head)
+            yield from to_bytes(made).permute(0, 2, 3, 1).cpu().numpy()
+
+    def tags(self, options: Speaking, *, driven: bool, video: bool) -> dict[str, Any]:
+        """How the motion was made, for the video's container."""
+        return {
+            "adapter_digest": self.digest,
+            "mouth_opening": options.mouth_opening,
+            "source": "video" if video else "portrait",
+            "pose": options.transfer if driven else "own",
+        }
+
+    def heads(self, crops: list[Picture]) -> HeadMotion:
+        """Pose and expression of crops."""
+        return self.stage.motion_extractor.head(self._batch(crops))
+
+    def _batch(self, crops: list[Picture]) -> Tensor:
+        """Crops as the networks take them, ``(n, 3, S, S)`` in [-1, 1]."""
+        stacked = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+        return to_float(stacked.to(self.stage.device))
+
+
+class _Poses:
+    """Poses of a driving video, block by block."""
+
+    def __init__(self, talker: ControlTalker, crops: Iterator[Picture], options: Speaking) -> None:
+        self._talker, self._crops, self._options = talker, crops, options
+        self._first: tuple[HeadMotion, HeadMotion] | None = None
+
+    def next(self, own: HeadMotion) -> HeadMotion:
+        """Motion for the next frames, whose faces have their own; the expression only if asked for."""
+        crops = list(islice(self._crops, len(own.degrees)))
+        driven = self._talker.heads(crops)
+        if self._first is None:
+            self._first = (_first(own), _first(driven))
+        base, start = self._first
+        if self._options.transfer == "relative":
+            driven = driven._replace(
+                degrees=base.degrees + driven.degrees - start.degrees,
+                translation=base.translation + driven.translation - start.translation,
+                expression=base.expression + driven.expression - start.expression,
+            )
+        if self._options.driving_expression:
+            return driven
+        return driven._replace(expression=own.expression)
+
+
+def _first(head: HeadMotion) -> HeadMotion:
+    """The motion of the first picture."""
+    return HeadMotion(*(part[:1] for part in head))
+
+
+class BoxFinder:
+    """The one box of a video's face, from evenly spaced frames, in constant memory.
+
+    While a video is read, every frame up to the 256th is searched, then every second one, every fourth, and
+    so on; of the faces found, those of a kept spacing are remembered.
+    """
+
+    def __init__(self, landmarker: Landmarker) -> None:
+        """Keep the tracker."""
+        self._landmarker = landmarker
+        self._step, self._size = 1, (0, 0)
+        self._faces: dict[int, NDArray[np.float32] | None] = {}
+
+    def __call__(self, number: int, picture: Picture) -> None:
+        """Look at a frame, unless its number says it is left out."""
+        self._size = picture.shape[:2]
+        if number % self._step:
+            return
+        found = self._landmarker.detect(picture)
+        self._faces[number] = found[0] if found else None
+        if len(self._faces) >= 2 * TRACKED_FRAMES:
+            self._step *= 2
+            self._faces = {n: face for n, face in self._faces.items() if n % self._step == 0}
+
+    def box(self, face_share: float, what: str) -> Box:
+        """The box that holds the face in all frames.
+
+        Raises:
+            DataError: No frame shows a face.
+        """
+        faces = [face for face in self._faces.values() if face is not None]
+        height, width = self._size
+        if not faces:
+            raise DataError(
+                f"no face found in {what} ({width} x {height} pixels); expected one clearly visible, "
+                "roughly frontal face at least 60 pixels wide."
+            )
+        return clip_box(np.stack(faces), width, height, face_share)
+
+
+def find_face(
+    read: Reader, at_most: int, landmarker: Landmarker, face_share: float, what: str, end: End
+) -> FaceVideo:
+    """Read a video once: how long it is, and where its face is.
+
+    Args:
+        read: The video, or a picture as a video of one frame.
+        at_most: Frames of it that are of use, those of the speech.
+        landmarker: Face tracker.
+        face_share: Share of the crop's width that the face takes, that of training.
+        what: Name of the video, for messages.
+        end: What comes after its last frame.
+
+    Raises:
+        DataError: No face, or no frame.
+    """
+    finder = BoxFinder(landmarker)
+    frames = count_frames(read, at_most, finder)
+    return FaceVideo(read, frames, finder.box(face_share, what), end)
+
+
+def picture_reader(picture: Picture) -> Reader:
+    """A picture as a video of one frame."""
+
+    def read(start: int, stop: int) -> Iterator[Picture]:
+        return iter([picture][start:stop])
+
+    return read
+
+
+def resized(picture: Picture, side: int) -> Picture:
+    """A square picture at another size."""
+    if len(picture) == side:
+        return picture
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)

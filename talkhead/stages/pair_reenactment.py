@@ -1,0 +1,90 @@
+"""What the two stages share that turn one frame of a video into another by keypoints of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from talkhead.augment import shared_look
+from talkhead.batch import FrameBatch, FramePairs, to_bytes, to_float
+from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
+from talkhead.losses.perceptual import multi_scale_perceptual_loss
+from talkhead.networks.component import Component
+from talkhead.networks.perceptual import VGG19Features
+from talkhead.stages.adversarial import AdversarialStage
+
+EVALUATION_WARP = 0
+"""Seed of the one warp that all pictures are warped by in validation and test."""
+
+
+class PairReenactmentStage(AdversarialStage):
+    """Base of the stages that move a source frame by the keypoints of a driving frame.
+
+    A stage sets :attr:`perceptual_scales`, :attr:`augment`, :attr:`warp_sigmas` and :attr:`warp_side` in its
+    constructor.
+    """
+
+    vgg_options: ClassVar[Mapping[str, Any]] = {"imagenet_statistics": True}
+    perceptual_scales: int
+    augment: bool
+    warp_sigmas: tuple[float, float]
+    warp_side: int
+
+    def needs(self) -> FramePairs:
+        """A source frame and a driving frame of the same video."""
+        return FramePairs(1, self.video_spec.size)
+
+    def perceptual(self, vgg: VGG19Features, fake: Tensor, real: Tensor) -> Tensor:
+        """The term over several picture sizes, all layers alike."""
+        return multi_scale_perceptual_loss(vgg, fake, real, self.perceptual_scales)
+
+    def sample_frames(self, batch: FrameBatch) -> Tensor:
+        """Source, driving and generated pictures side by side, ``(n, H, 3 W, 3)`` uint8."""
+        source, driving, _ = self._pictures(batch)
+        shown = torch.cat([source, driving, self.reconstruct(batch).fake], dim=-1)
+        return to_bytes(shown).permute(0, 2, 3, 1).cpu()
+
+    def _evaluate(self, batch: FrameBatch, prefix: str) -> None:
+        """As every GAN stage, and what the source frame itself would score."""
+        super()._evaluate(batch, prefix)
+        source, driving, _ = self._pictures(batch)
+        copied = peak_signal_noise_ratio(source, driving, data_range=(-1.0, 1.0))
+        self.log(f"{prefix}/psnr_of_source", copied, batch_size=len(source), sync_dist=True)
+
+    def _pictures(self, batch: FrameBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Source and driving frames ``(B, 3, H, W)`` and landmarks of the latter; augmented in training."""
+        pairs = to_float(torch.stack([batch.identity[:, 0], batch.target], dim=1))
+        landmarks = batch.landmarks
+        if self.training and self.augment:
+            pairs, landmarks = shared_look(pairs, landmarks)
+        source, driving = pairs.unbind(1)
+        return source, driving, landmarks
+
+    def _drawn_warp(self, n: int) -> ThinPlate:
+        """One warp for each of ``n`` pictures; in evaluation always the same one for all."""
+        affine_sigma, bend_sigma = self.warp_sigmas
+        draw = partial(
+            random_thin_plate, affine_sigma=affine_sigma, bend_sigma=bend_sigma, side=self.warp_side
+        )
+        if self.training:
+            return draw(n, device=self.device)
+        drawn = draw(1, generator=torch.Generator().manual_seed(EVALUATION_WARP))
+        return ThinPlate(*(part.to(self.device) for part in drawn))
+
+
+def forget_file(saved: dict[str, Any], name: str, parts: Mapping[str, Component]) -> None:
+    """In saved hyper-parameters, put specs in the place of a published file, which may then be deleted.
+
+    Args:
+        saved: Changed in place.
+        name: ``fomm`` for the options ``fomm_weights`` and ``fomm_sha256``.
+        parts: What the file filled, by option.
+    """
+    if saved.get(f"{name}_weights") is not None:
+        saved.update({f"{name}_weights": None, f"{name}_sha256": None})
+        saved.update({option: part.spec for option, part in parts.items()})
