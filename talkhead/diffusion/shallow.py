@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -35,6 +35,20 @@ from talkhead.errors import ConfigError, ShapeError
 StartStep = int | Literal["calibrated", "predicted", "noise"]
 """Where sampling starts: after so many diffusion steps (0 leaves the coarse prediction as it is), at the
 step calibrated on validation data, at the one predicted for each sample, or at pure noise."""
+
+
+def check_start(start: object, steps: int) -> None:
+    """Refuse what is no :data:`StartStep` of a schedule of ``steps`` steps; None is fine.
+
+    Raises:
+        ConfigError: Neither 0 to ``steps`` nor a known word.
+    """
+    words = get_args(get_args(StartStep)[1])
+    number = isinstance(start, int) and not isinstance(start, bool) and 0 <= start <= steps
+    if start is not None and start not in words and not number:
+        raise ConfigError(
+            f"start_step: expected 0 to {steps} or one of {', '.join(words)}, got {start!r}."
+        )
 
 
 def diffused_kl(distance: Tensor, schedule: NoiseSchedule) -> Tensor:

@@ -76,6 +76,7 @@ class CoarseMotion(Component):
         self,
         code_dim: int,
         hidden: int,
+        backprop_frames: int,
         content_channels: int,
         rhythmic_channels: int,
         rhythmic_layers: int,
@@ -94,7 +95,7 @@ class CoarseMotion(Component):
         self.content, self.pose, self.rhythmic = None, None, None
         if pose_stream:
             self.content = ContentEncoder(AudioSpec().n_mels, content_channels, code_dim)
-            self.pose = PoseCoder(code_dim, hidden)
+            self.pose = PoseCoder(code_dim, hidden, backprop_frames)
         if rhythmic_stream:
             self.rhythmic = RhythmicGenerator(
                 len(PROSODY_FEATURES), rhythmic_channels, rhythmic_layers, code_dim

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from talkhead.diffusion.sampler import (
     step_positions,
 )
 from talkhead.diffusion.schedule import NoiseSchedule, ScheduleKind
-from talkhead.diffusion.shallow import StartStep
+from talkhead.diffusion.shallow import StartStep, check_start
 from talkhead.diffusion.target import TARGETS, Target, to_x0
 from talkhead.errors import ConfigError
 from talkhead.geometry.landmark_rows import LANDMARK_DIM, landmark_points, landmark_rows
@@ -61,6 +60,7 @@ class LandmarkMotionModel(CoarseMotion):
         max_length: int = 128,
         code_dim: int = 256,
         hidden: int = 512,
+        backprop_frames: int = 16,
         content_channels: int = 256,
         rhythmic_channels: int = 128,
         rhythmic_layers: int = 4,
@@ -82,6 +82,7 @@ class LandmarkMotionModel(CoarseMotion):
             max_length: Frames of a window.
             code_dim: Width ``D`` of motion codes and content.
             hidden: Hidden width of motion encoder, decoder and step predictor.
+            backprop_frames: Frames of a free-running chain that gradients go back through.
             content_channels: Channels of the content encoder's first layer.
             rhythmic_channels: Channels of the rhythmic generator.
             rhythmic_layers: Its convolutions.
@@ -101,8 +102,8 @@ class LandmarkMotionModel(CoarseMotion):
             ConfigError: Neither stream, or an unknown target.
         """
         super().__init__(
-            code_dim, hidden, content_channels, rhythmic_channels, rhythmic_layers, pose_stream,
-            rhythmic_stream,
+            code_dim, hidden, backprop_frames, content_channels, rhythmic_channels, rhythmic_layers,
+            pose_stream, rhythmic_stream,
         )  # fmt: skip
         if target not in TARGETS:
             raise ConfigError(f"expected a target out of {', '.join(TARGETS)}, got {target!r}.")
@@ -308,18 +309,12 @@ class LandmarkMotionModel(CoarseMotion):
             ConfigError: Neither a step of the schedule, 0, nor a known word.
         """
         everyone, steps = list(range(len(face))), self.schedule.steps
-        words = get_args(get_args(StartStep)[1])
-        if start is None or start == "calibrated":
-            return [(int(self.calibrated_step), everyone)]
+        check_start(start, steps)
+        if isinstance(start, int):
+            return [(start, everyone)]
         if start == "noise":
             return [(None, everyone)]
         if start == "predicted" and self.predictor is not None:
             wanted = (self.predicted_share(coarse, face) * steps).round().clamp(1, steps).tolist()
             return [(int(k), [i for i in everyone if wanted[i] == k]) for k in sorted(set(wanted))]
-        if isinstance(start, int) and 0 <= start <= steps:
-            return [(start, everyone)]
-        if start == "predicted":
-            return [(0, everyone)]
-        raise ConfigError(
-            f"start_step: expected 0 to {steps} or one of {', '.join(words)}, got {start!r}."
-        )
+        return [(int(self.calibrated_step), everyone)]

@@ -139,9 +139,16 @@ class PoseCoder(nn.Module):
         may be 0. Networks are not published.
     """
 
-    def __init__(self, dim: int, hidden: int) -> None:
-        """Width of codes, changes and content, and hidden width."""
+    def __init__(self, dim: int, hidden: int, backprop_frames: int) -> None:
+        """Width of codes, changes and content, hidden width, and see :meth:`roll_out`.
+
+        Raises:
+            ConfigError: No frame to learn from.
+        """
         super().__init__()
+        if backprop_frames < 1:
+            raise ConfigError(f"backprop_frames: expected at least 1, got {backprop_frames}.")
+        self.backprop_frames = backprop_frames
         self.see = nn.Linear(LANDMARK_DIM, hidden)
         self.identity = nn.Linear(LANDMARK_DIM, hidden, bias=False)
         self.encode_out = nn.Linear(hidden, dim)
@@ -164,7 +171,9 @@ class PoseCoder(nn.Module):
         return self._step(pose, self.identity(face), self.change(content))
 
     def roll_out(self, pose: Tensor, face: Tensor, content: Tensor) -> tuple[Tensor, Tensor]:
-        """Free-running poses, differentiable.
+        """Free-running poses, differentiable through ``backprop_frames`` frames at a time.
+
+        Gradients of longer chains grow without bound; the values are the same.
 
         Args:
             pose: The last known pose ``(B, 136)``.
@@ -176,7 +185,9 @@ class PoseCoder(nn.Module):
         """
         who, asked = self.identity(face), self.change(content)
         poses, codes = [], []
-        for change in asked.unbind(1):
+        for i, change in enumerate(asked.unbind(1)):
+            if i and i % self.backprop_frames == 0:
+                pose = pose.detach()
             pose, code = self._step(pose, who, change)
             poses.append(pose)
             codes.append(code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -11,19 +11,11 @@ from torch import Tensor
 
 from talkhead.batch import FeatureSource, SequenceBatch, Sequences
 from talkhead.diffusion.sampler import SamplerKind, SamplerSettings, item_seed
-from talkhead.diffusion.shallow import BoundaryCalibration, StartStep, boundary_step, squares
-from talkhead.diffusion.target import from_x0
+from talkhead.diffusion.shallow import BoundaryCalibration, StartStep, check_start
 from talkhead.errors import ConfigError
-from talkhead.losses.motion_streams import (
-    Independence,
-    Norm,
-    independence_loss,
-    latent_regularisation,
-    mean_distance,
-)
+from talkhead.losses.motion_streams import Independence, Norm
 from talkhead.metrics.sequences import Standard
 from talkhead.metrics.snd import SND
-from talkhead.networks.landmark_coarse import Coarse, Heard
 from talkhead.networks.landmark_motion_model import LandmarkMotionModel, SampleCost
 from talkhead.ranks import gather_lists
 from talkhead.stages.base import Stage, build
@@ -36,6 +28,7 @@ from talkhead.stages.landmark_features import (
     row_statistics,
 )
 from talkhead.stages.landmark_scores import LandmarkScores, stream_scores
+from talkhead.stages.landmark_terms import TermOptions, motion_terms
 from talkhead.stages.motion_evaluation import ClipEvaluator, ClipSample, TestScores, motion_scores
 from talkhead.stages.motion_features import STATISTICS_CLIPS, cropped
 
@@ -135,36 +128,20 @@ class ShallowDiffusionStage(Stage):
         self.save_hyperparameters()
         if len(betas) != 2:
             raise ConfigError(f"betas: expected two numbers, got {betas}.")
-        for name, value, known in (
-            ("independence", independence, get_args(Independence)),
-            ("norm", norm, get_args(Norm)),
-            ("diffusion_norm", diffusion_norm, get_args(Norm)),
-        ):
-            if value not in known:
-                raise ConfigError(f"{name}: expected one of {', '.join(known)}, got {value!r}.")
-        if not 0.0 <= chain_share <= 1.0 or takes < 1 or tolerance < 0:
+        if not 0.0 <= chain_share <= 1.0 or takes < 1:
             raise ConfigError(
-                "expected chain_share in [0, 1], at least 1 of takes and a tolerance of at least 0, got "
-                f"{chain_share}, {takes} and {tolerance}."
+                f"expected chain_share in [0, 1] and at least 1 of takes, got {chain_share} and {takes}."
             )
         self.motion_model = build(LandmarkMotionModel, motion_model, "motion_model")
         steps, frames = self.motion_model.schedule.steps, self.motion_model.max_length
-        words = get_args(get_args(StartStep)[1])
-        if start_step not in words and not (
-            isinstance(start_step, int) and 0 <= start_step <= steps
-        ):
-            raise ConfigError(
-                f"start_step: expected 0 to {steps} or one of {', '.join(words)}, got {start_step!r}."
-            )
+        check_start(start_step, steps)
         if train_below is not None and not 1 <= train_below <= steps:
             raise ConfigError(f"train_below: expected 1 to {steps} or null, got {train_below}.")
         if not overlap < frames:
             raise ConfigError(f"overlap: expected 1 to {frames - 1} frames, got {overlap}.")
         self.keypoint_renderer = resolve_renderer(keypoint_renderer)
-        self.independence: Independence = independence
-        self.norm: Norm = norm
-        self.diffusion_norm: Norm = diffusion_norm
-        self.chain_share, self.train_below, self.tolerance = chain_share, train_below, tolerance
+        self.options = TermOptions(independence, norm, diffusion_norm, train_below, tolerance)
+        self.chain_share = chain_share
         self.start_step: StartStep = start_step
         self.settings = SamplerSettings(
             kind=sampler, steps=sampling_steps, guidance=1.0, overlap=overlap, seed=sample_seed
@@ -220,7 +197,7 @@ class ShallowDiffusionStage(Stage):
         """Every term of a batch."""
         run = read_run(batch)
         known, first = self._beginning(run)
-        return self._terms(run, known, first, None)[0]
+        return motion_terms(self.motion_model, run, known, first, self.options).terms
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Weighted sum of the losses."""
@@ -236,9 +213,11 @@ class ShallowDiffusionStage(Stage):
         rows = len(batch.valid)
         run = read_run(cropped(batch, rows, self.motion_model.max_length))
         generator = torch.Generator(self.device).manual_seed(VALIDATION_SEED + batch_idx)
-        terms, coarse, motion = self._terms(run, 1, run.rows[:, 0], generator)
-        self.weighted(terms, "val", rows)
-        self._calibration.update(coarse.motion[:, 1:], motion[:, 1:])
+        found = motion_terms(
+            self.motion_model, run, 1, run.rows[:, 0], self.options, generator=generator
+        )
+        self.weighted(found.terms, "val", rows)
+        self._calibration.update(found.coarse.motion[:, 1:], found.motion[:, 1:])
         if batch_idx == 0:
             here = len(range(self.global_rank, self.validation_clips, self.trainer.world_size))
             for item in self._samples(cropped(batch, here, batch.valid.shape[1]), 1):
@@ -248,7 +227,7 @@ class ShallowDiffusionStage(Stage):
     def on_validation_epoch_end(self) -> None:
         """Keep the calibrated step; log it and the sampled SND."""
         joined = BoundaryCalibration.joined(gather_lists([self._calibration.sums]))
-        found = joined.step(self.motion_model.schedule, tolerance=self.tolerance)
+        found = joined.step(self.motion_model.schedule, tolerance=self.options.tolerance)
         if found is not None and not self.trainer.sanity_checking:
             self.motion_model.calibrated_step.fill_(found)
         step = self.motion_model.calibrated_step.float()
@@ -315,70 +294,6 @@ class ShallowDiffusionStage(Stage):
             return 1, run.rows[:, 0]
         # Mostly as short as the overlap; the last window of a clip may know more.
         return 1 + int((frames - 1) * length**3), run.rows[torch.arange(rows), at]
-
-    def _terms(
-        self, run: LandmarkRun, known: int, first: Tensor, generator: torch.Generator | None
-    ) -> tuple[dict[str, Tensor], Coarse, Tensor]:
-        """Loss terms, the coarse motion, and the real one relative to the portraits."""
-        model = self.motion_model
-        face, motion = model.face(first), model.relative(run.rows, first)
-        heard = model.hear(run.mel, run.prosody)
-        coarse = model.coarse(heard, motion[:, :known], face)
-        terms = {
-            "reconstruction": mean_distance(coarse.motion[:, known:], motion[:, known:], self.norm)
-        }
-        if model.pose is not None:
-            terms |= self._latent_terms(heard, motion, face)
-        if coarse.pose_codes is not None and model.rhythmic is not None:
-            rhythmic = heard.rhythm.codes[:, known:]
-            terms["independence"] = independence_loss(
-                rhythmic, coarse.pose_codes, self.independence, self.norm
-            )
-        if model.denoiser is not None:
-            terms |= self._diffusion_terms(coarse, motion, face, known, generator)
-        return terms, coarse, motion
-
-    def _latent_terms(self, heard: Heard, motion: Tensor, face: Tensor) -> dict[str, Tensor]:
-        """Equations 3 and 4 on codes of real frames."""
-        coder = self.motion_model.pose
-        assert coder is not None  # asked for with the pose stream only
-        codes = coder.encode(motion - heard.rhythm.offsets.detach(), face[:, None])
-        unchanged = coder.decode(torch.zeros_like(codes), codes)
-        before, after = codes[:, :-1], codes[:, 1:]
-        return {
-            "regularisation": latent_regularisation(codes, unchanged, self.norm),
-            "cycle": mean_distance(coder.decode(before - after, after), before, self.norm),
-        }
-
-    def _diffusion_terms(
-        self,
-        coarse: Coarse,
-        motion: Tensor,
-        face: Tensor,
-        known: int,
-        generator: torch.Generator | None,
-    ) -> dict[str, Tensor]:
-        """The denoiser at uniformly drawn steps, and the step predictor."""
-        model, device = self.motion_model, motion.device
-        assert model.denoiser is not None  # asked for with diffusion only
-        limit = self.train_below or model.schedule.steps
-        step = torch.randint(limit, (len(motion),), device=device, generator=generator)
-        noise = torch.randn(motion.shape, device=device, generator=generator)
-        given = torch.zeros(motion.shape[:2], dtype=torch.bool, device=device)
-        given[:, :known] = True
-        shown = torch.where(given[..., None], motion, model.schedule.noised(motion, step, noise))
-        told = Coarse(coarse.pose.detach(), coarse.rhythm.detach(), None)
-        answer = model.denoiser(shown, step, model.condition(told, face), given=given).float()
-        alpha, sigma = model.schedule.coefficients(step, motion)
-        wanted = from_x0(model.target, motion, shown, alpha, sigma)
-        distance, power = squares(coarse.motion[:, known:], motion[:, known:])
-        entries = motion[0, known:].numel()
-        boundary = boundary_step(distance, power, entries, model.schedule, tolerance=self.tolerance)
-        share = (boundary / model.schedule.steps).float()
-        return {
-            "diffusion": mean_distance(answer[:, known:], wanted[:, known:], self.diffusion_norm),
-            "step": mean_distance(model.predicted_share(told, face), share),
-        }
 
     def _samples(self, batch: SequenceBatch, takes: int) -> list[ClipSample]:
         """Samples of every run of a batch, ``takes`` of each."""
