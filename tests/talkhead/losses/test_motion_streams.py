@@ -65,7 +65,7 @@ def test_a_single_frame_has_no_correlation_and_no_gradient_that_is_not_finite() 
     rhythmic, pose = (codes(i, frames=1).float().requires_grad_() for i in (1, 2))
     value = independence_loss(rhythmic, pose)
     value.backward()
-    assert float(value) == 0.0
+    assert value.item() == 0.0
     assert rhythmic.grad is not None
     assert not rhythmic.grad.any()
 

@@ -99,7 +99,9 @@ def test_samples_begin_with_the_portrait_and_cover_the_speech(start: Any) -> Non
     assert torch.equal(torch.cat(list(again)), whole)
     other = made.sample(mel[0], prosody[0], portrait, settings=SETTINGS, start_step=start,
                         generator=torch.Generator().manual_seed(4))  # fmt: skip
-    assert torch.equal(torch.cat(list(other)), whole) == (start == 0)  # the coarse motion is certain
+    assert torch.equal(torch.cat(list(other)), whole) == (
+        start == 0
+    )  # the coarse motion is certain
 
 
 def test_sound_in_blocks_is_heard_as_a_whole() -> None:
