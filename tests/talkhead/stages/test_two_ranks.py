@@ -23,7 +23,7 @@ from talkhead import cli
 from talkhead.batch import FrameBatch, LandmarkBatch, SequenceBatch, SyncBatch, WindowBatch
 from talkhead.diffusion.sampler import SamplerSettings
 from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
-from talkhead.stages import keypoint_reenactment, motion_diffusion
+from talkhead.stages import keypoint_reenactment, landmark_terms, motion_diffusion
 from talkhead.stages.av_contrastive import AVContrastiveStage
 from talkhead.stages.base import Stage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
@@ -34,6 +34,7 @@ from tests.talkhead.stages import (
     test_keypoint_reenactment,
     test_ms_sync,
     test_rigid_syncer,
+    test_shallow_diffusion,
     test_syncer,
     test_syncnet,
 )
@@ -176,6 +177,19 @@ def motion_runs(seed: int) -> SequenceBatch:
     return test_ms_sync.batch(seed=seed)
 
 
+def made_shallow_diffusion() -> Stage:
+    """Without draws of portraits and known frames, which are each rank's own."""
+    made = test_shallow_diffusion.stage(
+        lr=SLOW, chain_share=0.0, measure_time=False, validation_clips=3
+    )
+    made.motion_model.set_statistics(torch.zeros(136), torch.ones(136), torch.full((136,), 0.1))
+    return made
+
+
+def landmark_motion(seed: int) -> SequenceBatch:
+    return test_shallow_diffusion.batch(seed=seed)
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "reenactment": (made_reenactment, frames),
     "av_contrastive": (made_contrastive, windows),
@@ -188,6 +202,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "rigid_syncer": (made_rigid_syncer, landmark_runs),
     "syncer": (made_syncer, keypoint_runs),
     "ms_sync": (made_ms_sync, motion_runs),
+    "shallow_diffusion": (made_shallow_diffusion, landmark_motion),
 }
 
 
@@ -230,7 +245,7 @@ class Noted(Callback):
 
 
 class OneDraw(ModuleType):
-    """Stands for ``torch`` in the diffusion stage: every rank takes its rows of one draw."""
+    """Stands for ``torch`` in the diffusion stages: every rank takes its rows of one draw."""
 
     def __init__(self, rank: int, ranks: int) -> None:
         super().__init__("torch")
@@ -258,7 +273,8 @@ def everything(name: str, rank: int, ranks: int, folder: Path) -> dict[str, Any]
     make, batches = STAGES[name]
     cli.quieten(["fit"])
     patch = pytest.MonkeyPatch()
-    patch.setattr(motion_diffusion, "torch", OneDraw(rank, ranks))
+    for drawing in (motion_diffusion, landmark_terms):
+        patch.setattr(drawing, "torch", OneDraw(rank, ranks))
     patch.setattr(keypoint_reenactment, "random_thin_plate", one_warp)
     noted, data, stage = Noted(), Rows(batches, rank, ranks), make()
     options: dict[str, Any] = {
