@@ -33,7 +33,7 @@ SPOTS = (
     Spot((48,), (48, 49, 59, 60, 61, 67)),  # corners of the mouth
     Spot((54,), (53, 54, 55, 63, 64, 65)),
     Spot((8,), (*range(6, 11), *range(56, 59))),  # chin, with the lower lip
-    Spot((4,), (*range(2, 7), 31, 48)),  # jaw, with the corner of the mouth and the wing of the nose
+    Spot((4,), (*range(2, 7), 31, 48)),  # jaw, with mouth corner and wing of the nose
     Spot((12,), (*range(10, 15), 35, 54)),
     Spot((30,), (*range(27, 36), 21, 22, 39, 42)),  # nose, with inner brows and eye corners
     Spot((37, 38), tuple(range(36, 42)), tuple(range(17, 22))),  # upper lids

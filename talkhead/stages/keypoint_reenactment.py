@@ -1,9 +1,12 @@
-"""Stage 60: keypoints learned from reenactment, and the renderer that they drive (FOMM)."""
+"""Stage 60: keypoints learned from reenactment, and the renderer that they drive (FOMM).
+
+Stage 81 is the same with the keypoints of 68 landmarks in place of learned ones.
+"""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,7 +16,8 @@ from talkhead.augment import shared_look
 from talkhead.batch import FrameBatch, FramePairs, to_bytes, to_float
 from talkhead.checkpoint import Source
 from talkhead.errors import ConfigError
-from talkhead.geometry.keypoints import Keypoints
+from talkhead.geometry.face_topology import mirror_order
+from talkhead.geometry.keypoints import N_KEYPOINTS, Keypoints
 from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
 from talkhead.losses.equivariance import jacobian_equivariance_loss, point_equivariance_loss
 from talkhead.losses.perceptual import multi_scale_perceptual_loss
@@ -21,6 +25,7 @@ from talkhead.networks.fomm_checkpoint import load_fomm
 from talkhead.networks.keypoint_detector import KeypointDetector
 from talkhead.networks.keypoint_picture_discriminator import KeypointPictureDiscriminator
 from talkhead.networks.keypoint_renderer import KeypointRenderer
+from talkhead.networks.landmark_keypoints import LandmarkKeypoints
 from talkhead.networks.perceptual import VGG19Features
 from talkhead.stages.adversarial import AdversarialStage, Reconstruction, trainable
 from talkhead.stages.base import build_or_start
@@ -29,12 +34,26 @@ EVALUATION_WARP = 0
 """Seed of the one warp that all pictures are warped by in validation and test."""
 
 
+class _Pair(NamedTuple):
+    """Source and driving frames ``(B, 3, H, W)``, and landmarks ``(B, 478, 3)`` of the latter or of both."""
+
+    source: Tensor
+    driving: Tensor
+    landmarks: Tensor
+    source_landmarks: Tensor | None
+
+
 class KeypointReenactmentStage(AdversarialStage):
     """Turn one frame of a video into another by keypoints alone, which nobody labels.
 
     The detector finds keypoints in both frames, the renderer moves the source's features from the ones to
     the others. Keypoints of a randomly warped driving frame have to follow the warp. The discriminator is
     shown the driving keypoints as constants, so it teaches the renderer and not the detector.
+
+    With ``detector: landmarks`` the keypoints are those of the tracked 68 landmarks
+    (:class:`~talkhead.networks.landmark_keypoints.LandmarkKeypoints`). They need no training, so the
+    equivariance terms fall away and only the renderer learns: the renderer of system D, which landmarks
+    generated from speech then drive.
 
     Source: FOMM, the reenactment model that paper 3 takes its motion space from (reference-facts 6.1).
         Deviates: the warp is a thin plate of its own on both axes
@@ -59,6 +78,7 @@ class KeypointReenactmentStage(AdversarialStage):
     def __init__(
         self,
         image_size: int = 256,
+        detector: Literal["learned", "landmarks"] = "learned",
         keypoint_detector: Source | None = None,
         keypoint_renderer: Source | None = None,
         fomm_weights: str | None = None,
@@ -89,8 +109,9 @@ class KeypointReenactmentStage(AdversarialStage):
 
         Args:
             image_size: Side of the crops in pixels.
+            detector: Whether keypoints are learned or those of the tracked landmarks.
             keypoint_detector: Options of :class:`KeypointDetector`, or a checkpoint of this stage to start
-                from.
+                from; with ``detector: landmarks`` there is nothing to set.
             keypoint_renderer: Options of :class:`KeypointRenderer`, or a checkpoint to start from.
             fomm_weights: Published file (``vox-adv-cpk.pth.tar``) to start from, in place of both; with
                 ``fit`` it is trained on, with ``test`` and without a checkpoint it is measured as it is.
@@ -121,7 +142,8 @@ class KeypointReenactmentStage(AdversarialStage):
             r1_every: Batches from one penalty to the next; it then counts as many times.
 
         Raises:
-            ConfigError: ``fomm_weights`` together with other weights or options, or numbers that cannot work.
+            ConfigError: ``fomm_weights`` together with other weights or options, keypoints of landmarks for
+                a renderer of another number of them, or numbers that cannot work.
         """
         super().__init__(
             weights, image_size, discriminator, vgg_weights, gan_mode, lr_discriminator, betas,
@@ -132,64 +154,80 @@ class KeypointReenactmentStage(AdversarialStage):
         self.perceptual_scales, self.augment = perceptual_scales, augment
         self.shared_batch_norm = shared_batch_norm
         self.warp_sigmas, self.warp_side = (warp_affine_sigma, warp_bend_sigma), warp_side
+        self.keypoint_detector: KeypointDetector | LandmarkKeypoints
+        kind = LandmarkKeypoints if detector == "landmarks" else KeypointDetector
         if fomm_weights is None:
-            self.keypoint_detector = build_or_start(
-                KeypointDetector, keypoint_detector, "keypoint_detector"
-            )
+            self.keypoint_detector = build_or_start(kind, keypoint_detector, "keypoint_detector")
             self.keypoint_renderer = build_or_start(
                 KeypointRenderer, keypoint_renderer, "keypoint_renderer"
             )
-        elif keypoint_detector is None and keypoint_renderer is None:
+        elif keypoint_detector is None and keypoint_renderer is None and detector == "learned":
             self.keypoint_detector, self.keypoint_renderer = load_fomm(
                 fomm_weights, fomm_sha256, align_corners=fomm_align_corners
             )
         else:
             raise ConfigError(
                 "fomm_weights: expected the published file alone, got options of keypoint_detector or "
-                "keypoint_renderer as well; leave them null, as the file settles both."
+                "keypoint_renderer or detector: landmarks as well; leave them null, as the file settles both."
+            )
+        if kind is LandmarkKeypoints and self.keypoint_renderer.keypoints != N_KEYPOINTS:
+            raise ConfigError(
+                f"keypoint_renderer.keypoints: expected the {N_KEYPOINTS} of detector: landmarks, got "
+                f"{self.keypoint_renderer.keypoints}; leave the option out."
             )
 
     def on_fit_start(self) -> None:
         """As every GAN stage; published weights are no longer what was published."""
         super().on_fit_start()
-        self.keypoint_detector.note_training()
-        self.keypoint_renderer.note_training()
+        for part in (self.keypoint_detector, self.keypoint_renderer):
+            if not isinstance(part, LandmarkKeypoints):
+                part.note_training()
 
     def needs(self) -> FramePairs:
         """A source frame and a driving frame of the same video."""
-        return FramePairs(1, self.video_spec.size)
+        landmarks = isinstance(self.keypoint_detector, LandmarkKeypoints)
+        return FramePairs(1, self.video_spec.size, identity_landmarks=landmarks)
 
     def reconstruct(self, batch: FrameBatch) -> Reconstruction:
         """The driving frame, and the source moved by the keypoints of both."""
-        source, driving, landmarks = self._pictures(batch)
+        pair = self._pictures(batch)
+        of_source, of_driving, terms = self._keypoints(pair)
+        fake = self.keypoint_renderer(pair.source, of_source, of_driving)
+        return Reconstruction(pair.driving, fake, pair.landmarks, terms, of_driving.points.detach())
+
+    def _keypoints(self, pair: _Pair) -> tuple[Keypoints, Keypoints, dict[str, Tensor]]:
+        """Keypoints of source and driving frames, and the terms that make them follow every warp."""
+        if isinstance(self.keypoint_detector, LandmarkKeypoints):
+            assert pair.source_landmarks is not None  # asked for by needs()
+            of_mesh = self.keypoint_detector.of_mesh
+            return of_mesh(pair.source_landmarks), of_mesh(pair.landmarks), {}
+        source, driving = pair.source, pair.driving
         warp = self._drawn_warp(len(driving))
         warped = warp.pictures(driving, align_corners=self.keypoint_renderer.align_corners)
         # One call: every frame is normalised by the statistics of all three kinds.
         found: Keypoints = self.keypoint_detector(torch.cat([source, driving, warped]))
         points, jacobians = (part.chunk(3) for part in found)
         of_source, of_driving, of_warped = map(Keypoints, points, jacobians)
-        fake = self.keypoint_renderer(source, of_source, of_driving)
         terms = {
             "equivariance_points": point_equivariance_loss(of_driving, of_warped, warp),
             "equivariance_jacobians": jacobian_equivariance_loss(of_driving, of_warped, warp),
         }
-        return Reconstruction(driving, fake, landmarks, terms, of_driving.points.detach())
+        return of_source, of_driving, terms
 
     def perceptual(self, vgg: VGG19Features, fake: Tensor, real: Tensor) -> Tensor:
         """The term over several picture sizes, all layers alike."""
         return multi_scale_perceptual_loss(vgg, fake, real, self.perceptual_scales)
 
     def generator_groups(self) -> list[dict[str, Any]]:
-        """Renderer and detector, each at its own learning rate."""
-        return [
-            {"params": list(trainable([self.keypoint_renderer])), "lr": self.lr},
-            {"params": list(trainable([self.keypoint_detector])), "lr": self.lr_detector},
-        ]
+        """Renderer and detector, each at its own learning rate; landmarks have nothing to learn."""
+        parts = ((self.keypoint_renderer, self.lr), (self.keypoint_detector, self.lr_detector))
+        groups = [{"params": list(trainable([part])), "lr": lr} for part, lr in parts]
+        return [group for group in groups if group["params"]]
 
     def sample_frames(self, batch: FrameBatch) -> Tensor:
         """Source, driving and generated pictures side by side, ``(n, H, 3 W, 3)`` uint8."""
-        source, driving, _ = self._pictures(batch)
-        shown = torch.cat([source, driving, self.reconstruct(batch).fake], dim=-1)
+        pair = self._pictures(batch)
+        shown = torch.cat([pair.source, pair.driving, self.reconstruct(batch).fake], dim=-1)
         return to_bytes(shown).permute(0, 2, 3, 1).cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -207,18 +245,23 @@ class KeypointReenactmentStage(AdversarialStage):
     def _evaluate(self, batch: FrameBatch, prefix: str) -> None:
         """As every GAN stage, and what the source frame itself would score."""
         super()._evaluate(batch, prefix)
-        source, driving, _ = self._pictures(batch)
+        source, driving, *_ = self._pictures(batch)
         copied = peak_signal_noise_ratio(source, driving, data_range=(-1.0, 1.0))
         self.log(f"{prefix}/psnr_of_source", copied, batch_size=len(source), sync_dist=True)
 
-    def _pictures(self, batch: FrameBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Source and driving frames ``(B, 3, H, W)`` and landmarks of the latter; augmented in training."""
+    def _pictures(self, batch: FrameBatch) -> _Pair:
+        """Frames and their landmarks; augmented in training."""
         pairs = to_float(torch.stack([batch.identity[:, 0], batch.target], dim=1))
-        landmarks = batch.landmarks
+        driven = isinstance(self.keypoint_detector, LandmarkKeypoints)
+        landmarks = batch.landmarks[:, None]
+        if driven:
+            landmarks = torch.cat([landmarks, batch.identity_landmarks[:, :1]], dim=1)
         if self.training and self.augment:
-            pairs, landmarks = shared_look(pairs, landmarks)
+            # Landmarks that drive have to be those of the mirrored face, in the mesh's own order.
+            order = torch.from_numpy(mirror_order().copy()).to(pairs.device) if driven else None
+            pairs, landmarks = shared_look(pairs, landmarks, order=order)
         source, driving = pairs.unbind(1)
-        return source, driving, landmarks
+        return _Pair(source, driving, landmarks[:, 0], landmarks[:, 1] if driven else None)
 
     def _drawn_warp(self, n: int) -> ThinPlate:
         """One warp for each of ``n`` pictures; in evaluation always the same one for all."""

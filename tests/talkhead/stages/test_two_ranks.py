@@ -147,6 +147,16 @@ def made_keypoint_reenactment() -> Stage:
     return test_keypoint_reenactment.stage(augment=False, lr=SLOW, lr_detector=SLOW)
 
 
+def made_landmark_renderer() -> Stage:
+    return test_keypoint_reenactment.driven(augment=False, lr=SLOW)
+
+
+def faces(seed: int) -> FrameBatch:
+    return joined(
+        test_keypoint_reenactment.faces(seed), test_keypoint_reenactment.faces(seed + 100)
+    )
+
+
 def made_gaze() -> Stage:
     return test_gaze.stage(
         gaze={**test_gaze.NET, "widths": [4, 8, 8]}, augment=False, corner_noise=0.0, lr=SLOW
@@ -197,6 +207,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "motion_diffusion": (made_diffusion, sequences),
     "motion_ar": (made_ar, sequences),
     "keypoint_reenactment": (made_keypoint_reenactment, frames),
+    "landmark_renderer": (made_landmark_renderer, faces),
     "gaze": (made_gaze, frames),
     "syncnet": (made_syncnet, sync_windows),
     "rigid_syncer": (made_rigid_syncer, landmark_runs),
