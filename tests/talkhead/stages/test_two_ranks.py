@@ -152,9 +152,10 @@ def made_landmark_renderer() -> Stage:
 
 
 def faces(seed: int) -> FrameBatch:
-    return joined(
-        test_keypoint_reenactment.faces(seed), test_keypoint_reenactment.faces(seed + 100)
-    )
+    """Landmarks of faces, and noise: batch statistics of flat pictures would be ill-conditioned."""
+    batch, noise = joined(*map(test_keypoint_reenactment.faces, (seed, seed + 100))), frames(seed)
+    batch.identity, batch.target = noise.identity, noise.target
+    return batch
 
 
 def made_gaze() -> Stage:
