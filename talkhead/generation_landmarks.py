@@ -43,11 +43,13 @@ class LandmarkTalker:
         model: The model in eval mode.
         digest: Digest of its weights.
         block: The checkpoint's talkhead block.
+        path: The checkpoint, which may hold a landmark renderer as well.
     """
 
     model: LandmarkMotionModel
     digest: str
     block: dict[str, Any] = field(default_factory=dict)
+    path: Path | None = None
 
     @classmethod
     def load(cls, path: Path | str) -> LandmarkTalker:
@@ -66,7 +68,7 @@ class LandmarkTalker:
                 f"{path} is a checkpoint of stage {block['stage']}; expected {STAGE}."
             )
         model = resolve(LandmarkMotionModel, str(path), "motion_model")
-        return cls(model, block["components"]["motion_model"]["digest"], block)
+        return cls(model, block["components"]["motion_model"]["digest"], block, Path(path))
 
     @property
     def face_share(self) -> float:
@@ -145,13 +147,14 @@ class LandmarkTalker:
         return self._generator(portrait, request)
 
     def _generator(self, portrait: Portrait, request: Request) -> LandmarkRenderer:
-        """The learned renderer of another checkpoint."""
+        """The learned renderer of another checkpoint, or the one that the stage was given."""
         path = request.renderer_checkpoint
+        if path is None and "keypoint_renderer" in self.block.get("components", {}):
+            path = self.path
         if path is None:
             raise StageLinkError(
-                f"a checkpoint of stage {STAGE} makes landmarks and holds no renderer; give "
-                "--renderer-checkpoint of a run of experiments/runs/81_landmark_renderer.yaml, or use "
-                "--renderer mesh."
+                "the checkpoint makes landmarks and holds no renderer; give --renderer-checkpoint of a run "
+                "of experiments/runs/81_landmark_renderer.yaml, or use --renderer mesh."
             )
         keypoints = load_component(path, "keypoint_detector")
         if not isinstance(keypoints, LandmarkKeypoints):

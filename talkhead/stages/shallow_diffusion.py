@@ -19,7 +19,7 @@ from talkhead.metrics.snd import SND
 from talkhead.networks.landmark_motion_model import LandmarkMotionModel, SampleCost
 from talkhead.ranks import gather_lists
 from talkhead.stages.base import Stage, build
-from talkhead.stages.keypoint_features import resolve_renderer
+from talkhead.stages.keypoint_features import resolve_landmark_renderer
 from talkhead.stages.landmark_features import (
     POINTS,
     LandmarkRun,
@@ -59,7 +59,7 @@ class ShallowDiffusionStage(Stage):
         have weight 1 here, as has the step predictor, whose loss is ours.
     """
 
-    consumes = ("keypoint_renderer",)
+    consumes = ("keypoint_detector", "keypoint_renderer")
     exports = ("motion_model",)
     monitor = f"val/snd[{SPACE}]"
     default_weights = {
@@ -73,6 +73,7 @@ class ShallowDiffusionStage(Stage):
 
     def __init__(
         self,
+        keypoint_detector: str | dict[str, Any] | None = None,
         keypoint_renderer: str | dict[str, Any] | None = None,
         motion_model: dict[str, Any] | None = None,
         weights: dict[str, float] | None = None,
@@ -97,8 +98,9 @@ class ShallowDiffusionStage(Stage):
         """Configure the stage.
 
         Args:
-            keypoint_renderer: Checkpoint of stage ``keypoint_reenactment``, carried along for
-                ``talkhead generate``; null leaves it out.
+            keypoint_detector: Checkpoint of stage ``keypoint_reenactment`` with ``detector: landmarks``,
+                carried along for ``talkhead generate``; null leaves it out.
+            keypoint_renderer: The same checkpoint.
             motion_model: Options of :class:`LandmarkMotionModel`.
             weights: Loss weights by term.
             image_size: Side of the pictures of the renderer, in pixels.
@@ -139,7 +141,9 @@ class ShallowDiffusionStage(Stage):
             raise ConfigError(f"train_below: expected 1 to {steps} or null, got {train_below}.")
         if not overlap < frames:
             raise ConfigError(f"overlap: expected 1 to {frames - 1} frames, got {overlap}.")
-        self.keypoint_renderer = resolve_renderer(keypoint_renderer)
+        self.keypoint_detector, self.keypoint_renderer = resolve_landmark_renderer(
+            keypoint_detector, keypoint_renderer
+        )
         self.options = TermOptions(independence, norm, diffusion_norm, train_below, tolerance)
         self.chain_share = chain_share
         self.start_step: StartStep = start_step

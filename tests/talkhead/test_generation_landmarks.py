@@ -25,6 +25,7 @@ from talkhead.networks.keypoint_renderer import KeypointRenderer
 from talkhead.networks.landmark_keypoints import LandmarkKeypoints
 from talkhead.networks.landmark_motion_model import SETTINGS, LandmarkMotionModel
 from talkhead.specs import AudioSpec, VideoSpec, spec_dict
+from talkhead.stages.shallow_diffusion import ShallowDiffusionStage
 from tests.talkhead.test_generation_keypoints import DETECTOR, RENDERER, SIDE, portrait, speech
 
 MODEL: dict[str, Any] = {
@@ -176,6 +177,54 @@ def test_the_learned_renderer_is_driven_by_the_points(checkpoint: Path, renderer
         wanted = network.eval()(pixels, keypoints(points(face)[None]), keypoints(there[None]))
     expected = (wanted[0].permute(1, 2, 0).numpy() + 1) * 127.5
     assert np.abs(picture - expected).max() < 1
+
+
+def test_a_renderer_in_the_checkpoint_itself_is_used(
+    checkpoint: Path, renderer: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(2)
+    carried = KeypointRenderer(**RENDERER)
+    path = saved(
+        tmp_path / "last.ckpt",
+        "shallow_diffusion",
+        motion_model=LandmarkTalker.load(checkpoint).model,
+        keypoint_detector=LandmarkKeypoints(),
+        keypoint_renderer=carried,
+    )
+    talker, face = LandmarkTalker.load(path), portrait()
+    there = points(face)[None] + 0.05
+    (own,) = talker._renderer("generator", face, Request((), SIDE))(there)
+    (other,) = talker._renderer("generator", face, Request((), SIDE, renderer_checkpoint=renderer))(
+        there
+    )
+    assert not np.array_equal(own, other)
+    alone = saved(
+        tmp_path / "renderer.ckpt",
+        "keypoint_reenactment",
+        keypoint_detector=LandmarkKeypoints(),
+        keypoint_renderer=carried,
+    )
+    request = Request((), SIDE, renderer_checkpoint=alone)
+    (same,) = talker._renderer("generator", face, request)(there)
+    assert np.array_equal(own, same)
+
+
+def test_the_stage_takes_a_renderer_along(renderer: Path, tmp_path: Path) -> None:
+    made = ShallowDiffusionStage(str(renderer), str(renderer), MODEL, image_size=SIDE)
+    written: dict[str, Any] = {
+        "state_dict": made.state_dict(), "hyper_parameters": dict(made.hparams),
+    }  # fmt: skip
+    made.on_save_checkpoint(written)
+    path = tmp_path / "last.ckpt"
+    torch.save(written, path)
+    again = ShallowDiffusionStage(**written["hyper_parameters"])
+    again.load_state_dict(written["state_dict"])
+    talker, face = LandmarkTalker.load(path), portrait()
+    carried, given = (
+        talker._renderer("generator", face, request)(points(face)[None] + 0.05)
+        for request in (Request((), SIDE), Request((), SIDE, renderer_checkpoint=renderer))
+    )
+    assert np.array_equal(next(carried), next(given))
 
 
 def test_what_cannot_be_shown_is_refused(checkpoint: Path, renderer: Path, tmp_path: Path) -> None:
