@@ -38,7 +38,7 @@ from talkhead.batch import (
 )
 from talkhead.errors import DataError
 from talkhead.geometry.points68 import ibug_points
-from talkhead.specs import FPS, AudioSpec
+from talkhead.specs import FPS, N_LANDMARKS, AudioSpec
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class FramePairDataset(SampledDataset[FrameBatch]):
         self.need = need
 
     def __getitem__(self, item: int) -> FrameBatch:
-        """One sample: identity ``(K, 3, H, W)``, target ``(3, H, W)``, its landmarks and motion, extras."""
+        """One sample: identity ``(K, 3, H, W)``, target ``(3, H, W)``, landmarks and motion, extras."""
         row, rng = self._draw(item)
         pool = self.pools[row.video]
         target = int(rng.integers(row.frames))
@@ -235,7 +235,13 @@ class FramePairDataset(SampledDataset[FrameBatch]):
                 np.concatenate([np.zeros((0, self.prepared.motion_dim), np.float32), *moved])
             ),
             clip=[row.id],
+            identity_landmarks=self._landmarks(identity if self.need.identity_landmarks else []),
         )
+
+    def _landmarks(self, places: Sequence[tuple[ClipRow, int]]) -> Tensor:
+        """Landmarks ``(n, 478, 3)`` of single frames."""
+        found = [self.prepared.landmarks(row, [frame]) for row, frame in places]
+        return torch.from_numpy(np.concatenate([np.zeros((0, N_LANDMARKS, 3), np.float32), *found]))
 
 
 class WindowDataset(SampledDataset[WindowBatch]):

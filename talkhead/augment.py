@@ -103,16 +103,19 @@ def another_look(clips: Tensor, generator: Rng = None) -> Tensor:
     return _recoloured(moved.unflatten(0, (rows, frames)), frames, generator)
 
 
-def shared_look(clips: Tensor, landmarks: Tensor, generator: Rng = None) -> tuple[Tensor, Tensor]:
+def shared_look(
+    clips: Tensor, landmarks: Tensor, generator: Rng = None, *, order: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Other colours and the other side for each clip, the same for all of its frames, with landmarks.
 
     Every clip is mirrored with probability 0.5 and goes through 0 to 5 of ``COLOUR_OPS``.
 
     Args:
         clips: ``(B, T, 3, H, W)`` in [-1, 1].
-        landmarks: ``(B, P, 3)`` in crop units, of one frame of each clip. Mirrored ones keep their order,
-            so that the left eye's points are then on the right eye.
+        landmarks: ``(B, ..., P, 3)`` in crop units, of one frame of each clip or of several.
         generator: Source of randomness.
+        order: For each landmark the one on its place in the mirrored face, ``(P,)``; None: mirrored
+            landmarks keep their order, so that the left eye's points are then on the right eye.
 
     Returns:
         New clips in [-1, 1] and their landmarks; one at x = 0.2 of a mirrored clip is at 0.8.
@@ -121,15 +124,16 @@ def shared_look(clips: Tensor, landmarks: Tensor, generator: Rng = None) -> tupl
         ShapeError: Not clips of float RGB pictures, or not as many landmark sets.
     """
     rows, frames = _check_clips(clips)
-    if landmarks.ndim != 3 or len(landmarks) != rows:
+    if landmarks.ndim < 3 or len(landmarks) != rows:
         raise ShapeError(f"expected landmarks ({rows}, points, 3), got {tuple(landmarks.shape)}.")
     turned = coin(rows, 0.5, clips, generator)
     clips = torch.where(turned[:, None, None, None, None], clips.flip(-1), clips)
     mirrored = landmarks.clone()
     mirrored[..., 0] = 1.0 - landmarks[..., 0]
-    return _recoloured(clips, frames, generator), torch.where(
-        turned[:, None, None], mirrored, landmarks
-    )
+    if order is not None:
+        mirrored = mirrored[..., order, :]
+    sides = turned.view(-1, *(1,) * (landmarks.ndim - 1))
+    return _recoloured(clips, frames, generator), torch.where(sides, mirrored, landmarks)
 
 
 def squeeze_aspect(

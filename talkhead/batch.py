@@ -15,15 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from talkhead.errors import ShapeError
+from talkhead.specs import N_LANDMARKS
 
 
 @dataclass(frozen=True)
 class FramePairs:
-    """Need: identity frames, one held-out target frame and ``extra_frames`` more of the same video."""
+    """Need: identity frames, one held-out target frame and ``extra_frames`` more of the same video.
+
+    ``identity_landmarks`` asks for the landmarks of the identity frames as well.
+    """
 
     identity_frames: int = 8
     size: int = 224
     extra_frames: int = 0
+    identity_landmarks: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,8 @@ class FrameBatch:
     ``identity``: ``(B, K, 3, H, W)`` uint8. ``target``: ``(B, 3, H, W)`` uint8, another frame of the
     same video. ``landmarks``: ``(B, 478, 3)`` of the target, in ``[0, 1]`` crop units. ``motion``:
     ``(B, Dm)`` its motion descriptors, not normalised. ``extra``: ``(B, E, 3, H, W)`` uint8, any frames
-    of the video (``E`` may be 0). ``extra_motion``: ``(B, E, Dm)``.
+    of the video (``E`` may be 0). ``extra_motion``: ``(B, E, Dm)``. ``identity_landmarks``:
+    ``(B, K, 478, 3)`` of the identity frames where they were asked for, else empty.
     """
 
     identity: Tensor
@@ -129,6 +135,7 @@ class FrameBatch:
     extra: Tensor
     extra_motion: Tensor
     clip: list[str] = field(default_factory=list)
+    identity_landmarks: Tensor = field(default_factory=lambda: torch.zeros(0, N_LANDMARKS, 3))
 
 
 @dataclass

@@ -17,6 +17,7 @@ from talkhead.audio.mel import mel_spectrogram, mel_windows
 from talkhead.batch import to_bytes, to_float
 from talkhead.checkpoint import read_block, read_checkpoint
 from talkhead.diffusion.sampler import SamplerKind, SamplerSettings
+from talkhead.diffusion.shallow import StartStep
 from talkhead.errors import ConfigError, DataError, StageLinkError
 from talkhead.geometry.crop import Box, clip_box, crop_frame, policy_share, to_crop_units
 from talkhead.geometry.motion import neutral_face, pose_free
@@ -62,6 +63,8 @@ class Request:
         guidance: Its guidance; None takes the suite's.
         from_portrait: Whether the motion begins with the portrait's own pose and expression.
         edits: Frame -> face whose pose and expression the motion shall have there.
+        start_step: Where shallow diffusion enters its chain; None takes the checkpoint's own choice.
+        renderer_checkpoint: Checkpoint of the renderer that generated landmarks drive.
     """
 
     renderers: tuple[str, ...]
@@ -72,9 +75,11 @@ class Request:
     guidance: float | None = None
     from_portrait: bool = False
     edits: Mapping[int, Portrait] = field(default_factory=dict)
+    start_step: StartStep | None = None
+    renderer_checkpoint: Path | None = None
 
-    def only_sampled(self) -> list[str]:
-        """Options in use that only a sampled motion has."""
+    def used(self, *known: str) -> list[str]:
+        """Options in use that not every system has, but those ``known``."""
         given = {
             "--seed": self.seeds != (0,),
             "--sampler": self.sampler != "dpmpp2m",
@@ -82,8 +87,10 @@ class Request:
             "--guidance": self.guidance is not None,
             "--start": self.from_portrait,
             "--edit": bool(self.edits),
+            "--start-step": self.start_step is not None,
+            "--renderer-checkpoint": self.renderer_checkpoint is not None,
         }
-        return [name for name, used in given.items() if used]
+        return [name for name, used in given.items() if used and name not in known]
 
 
 @dataclass
@@ -156,14 +163,8 @@ class TalkingHead:
 
         The level is that of the whole track, as in training, not of the piece.
         """
-        frames = samples_to_frames(len(wave))
-        rms = speech_level(wave)
-        for start in range(0, frames, BLOCK_FRAMES):
-            stop = min(start + BLOCK_FRAMES, frames)
-            first, last = max(0, start - CONTEXT_FRAMES), min(frames, stop + CONTEXT_FRAMES)
-            piece = torch.from_numpy(wave[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME])
-            mel = mel_spectrogram(piece, rms=rms)
-            windows = mel_windows(mel, torch.arange(start - first, stop - first))
+        for mel, block in mel_pieces(wave):
+            windows = mel_windows(mel, torch.arange(block.start, block.stop))
             with torch.no_grad():
                 yield self.stage.audio_encoder(windows)[None]
 
@@ -227,9 +228,15 @@ class TalkingHead:
         """For every frame one picture a (seed, renderer).
 
         Raises:
-            ConfigError: An edited frame lies outside the speech.
+            ConfigError: An edited frame lies outside the speech, or an option of other systems.
             StageLinkError: A renderer the checkpoint does not carry.
         """
+        refused = request.used("--seed", "--sampler", "--steps", "--guidance", "--start", "--edit")
+        if refused:
+            raise ConfigError(
+                f"{', '.join(refused)}: expected none of these for a checkpoint of a motion prior; they "
+                "belong to shallow_diffusion. Leave them out."
+            )
         columns: list[tuple[int, GeneratorRenderer | MeshRenderer]] = []
         for row in range(len(request.seeds)):
             for name in request.renderers:
@@ -295,6 +302,25 @@ def speech_level(wave: NDArray[np.float32]) -> float:
             "give a recording with speech in it."
         )
     return rms
+
+
+def mel_pieces(wave: NDArray[np.float32]) -> Iterator[tuple[Tensor, slice]]:
+    """Mel spectrogram of speech piece by piece, at the level of the whole track.
+
+    Yields:
+        Steps ``(4 t, F)`` of some frames with what is around them, and which of the ``t`` frames have not
+        been in a piece before. These are as they are in the spectrogram of the whole track.
+
+    Raises:
+        DataError: The sound is shorter than a frame or silent.
+    """
+    frames = samples_to_frames(len(wave))
+    rms = speech_level(wave)
+    for start in range(0, frames, BLOCK_FRAMES):
+        stop = min(start + BLOCK_FRAMES, frames)
+        first, last = max(0, start - CONTEXT_FRAMES), min(frames, stop + CONTEXT_FRAMES)
+        piece = torch.from_numpy(wave[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME])
+        yield mel_spectrogram(piece, rms=rms), slice(start - first, stop - first)
 
 
 def find_portrait(

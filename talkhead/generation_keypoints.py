@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,8 @@ from talkhead.checkpoint import read_block, read_checkpoint
 from talkhead.errors import ConfigError, StageLinkError
 from talkhead.generation import BLOCK_FRAMES, Picture, Portrait, Request, as_batch, speech_level
 from talkhead.geometry.crop import policy_share
-from talkhead.geometry.keypoints import unpack
+from talkhead.geometry.keypoints import Keypoints, unpack
+from talkhead.networks.keypoint_renderer import KeypointRenderer
 from talkhead.networks.mesh_keypoints import MeshKeypoints
 from talkhead.networks.window_syncer import STEPS_PER_FRAME
 from talkhead.render.portrait import PortraitAnimator
@@ -106,7 +107,7 @@ class KeypointTalker:
             ConfigError: Options that only a sampled motion has.
             StageLinkError: A renderer the checkpoint does not carry.
         """
-        refused = request.only_sampled()
+        refused = request.used()
         if refused:
             raise ConfigError(
                 f"{', '.join(refused)}: expected none of these for a checkpoint of stage ms_sync, whose "
@@ -125,10 +126,19 @@ class KeypointTalker:
 
     def _renderer(
         self, name: str, portrait: Portrait, first: Tensor, request: Request
-    ) -> KeypointMeshRenderer | KeypointGeneratorRenderer:
+    ) -> Callable[[Tensor], Iterator[Picture]]:
         if name == "mesh":
             return KeypointMeshRenderer(self.stage, portrait, first)
-        return KeypointGeneratorRenderer(self.stage, portrait, first, request.size)
+        network, side = self.stage.keypoint_renderer, self.stage.video_spec.size
+        if network is None:
+            raise StageLinkError(
+                "the checkpoint holds no keypoint_renderer; train ms_sync with --model.keypoint_renderer, "
+                "or use --renderer mesh if its keypoints are those of the face mesh."
+            )
+        render = KeypointGeneratorRenderer(
+            network, side, portrait, unpack(first[None]), request.size
+        )
+        return lambda rows: render(unpack(rows))
 
 
 class KeypointMeshRenderer:
@@ -158,29 +168,34 @@ class KeypointMeshRenderer:
 class KeypointGeneratorRenderer:
     """Frames from the learned renderer of ``keypoint_reenactment``, driven by absolute keypoints."""
 
-    def __init__(self, stage: MSSyncStage, portrait: Portrait, first: Tensor, size: int) -> None:
+    def __init__(
+        self,
+        network: KeypointRenderer,
+        side: int,
+        portrait: Portrait,
+        source: Keypoints,
+        size: int,
+    ) -> None:
         """Encode the portrait once.
 
-        Raises:
-            StageLinkError: The checkpoint carries no renderer.
+        Args:
+            network: The renderer.
+            side: Of the pictures it was trained on, in pixels.
+            portrait: Whom to show.
+            source: Its keypoints, points ``(1, K, 2)``.
+            size: Side of the pictures in pixels.
         """
-        if stage.keypoint_renderer is None:
-            raise StageLinkError(
-                "the checkpoint holds no keypoint_renderer; train ms_sync with --model.keypoint_renderer, "
-                "or use --renderer mesh if its keypoints are those of the face mesh."
-            )
-        self._network, self._size = stage.keypoint_renderer, size
-        self._source = unpack(first[None])
-        picture = as_batch(portrait.picture, stage.video_spec.size, stage.device)
+        self._network, self._source, self._size = network, source, size
+        picture = as_batch(portrait.picture, side, source.points.device)
         with torch.no_grad():
-            self._state = self._network.encode(picture)
+            self._state = network.encode(picture)
 
-    def __call__(self, keypoints: Tensor) -> Iterator[Picture]:
-        """Frames ``(H, H, 3)`` of keypoints ``(t, 60)``."""
+    def __call__(self, driving: Keypoints) -> Iterator[Picture]:
+        """Frames ``(H, H, 3)`` of ``t`` frames' keypoints."""
         import cv2
 
         with torch.no_grad():
-            made = self._network.render(self._state, self._source, unpack(keypoints))
+            made = self._network.render(self._state, self._source, driving)
         for frame in to_bytes(made).permute(0, 2, 3, 1).cpu().numpy():
             side = (self._size, self._size)
             yield cast(Picture, cv2.resize(frame, side, interpolation=cv2.INTER_CUBIC))

@@ -13,6 +13,7 @@ NUMBERED = {
     "diffusion_prior": {*map(str, range(1, 11)), "S I", "S II", "S III", "S IV"},
     "ms_sync": set(map(str, range(2, 17))),
     "controltalk": set(map(str, range(1, 7))),
+    "shallow_diffusion": set(map(str, range(1, 13))),
 }
 """Page of a system -> the equations of its paper that say what to compute."""
 

@@ -141,7 +141,9 @@ def test_the_ablation_reads_and_its_commands_parse(
     assert configs["ar"]["model"]["class_path"].endswith("MotionARStage")
 
 
-@pytest.mark.parametrize("study", ["sampling", "lip_disentangle", "target", "controltalk"])
+@pytest.mark.parametrize(
+    "study", ["sampling", "lip_disentangle", "target", "controltalk", "shallow_diffusion"]
+)
 def test_other_studies_read_and_their_commands_parse(
     study: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from talkhead.commands import generate_controltalk as controltalk
 from talkhead.errors import ConfigError
 
 if TYPE_CHECKING:
+    from talkhead.diffusion.shallow import StartStep
     from talkhead.generation import Request, TalkingHead
     from talkhead.generation_controltalk import ControlTalker
     from talkhead.generation_keypoints import KeypointTalker
+    from talkhead.generation_landmarks import LandmarkTalker
 
-    Talker = TalkingHead | KeypointTalker
+    Talker = TalkingHead | KeypointTalker | LandmarkTalker
 
 RENDERERS = ("generator", "mesh")
 SYNTHETIC_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -37,11 +39,19 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoint",
         type=Path,
         required=True,
-        help="checkpoint of a motion prior, of ms_sync or of audio2exp",
+        help="checkpoint of a motion prior, of ms_sync, audio2exp or shallow_diffusion",
     )
     made.add_argument("--out", type=Path, required=True, help="mp4 to write")
     made.add_argument(
         "--renderer", default="generator", help="generator, mesh, or both: generator,mesh"
+    )
+    made.add_argument(
+        "--renderer-checkpoint",
+        type=Path,
+        default=None,
+        metavar="CKPT",
+        help="shallow_diffusion: the renderer that --renderer generator shows, trained by "
+        "81_landmark_renderer",
     )
     made.add_argument("--seed", default="0", help="seed of the motion; several make columns: 0,1")
     made.add_argument(
@@ -60,7 +70,19 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--guidance", type=float, default=None, help="classifier-free guidance (2.5)")
     made.add_argument("--sampler", choices=("dpmpp2m", "ddim", "ddpm"), default="dpmpp2m")
-    made.add_argument("--steps", type=int, default=None, help="network evaluations per window (12)")
+    made.add_argument(
+        "--steps",
+        type=int,
+        default=None,
+        help="network evaluations per window (12; shallow_diffusion: 20 for the full chain)",
+    )
+    made.add_argument(
+        "--start-step",
+        default=None,
+        metavar="K",
+        help="shallow_diffusion: run only the last K steps of the chain; or calibrated, predicted, "
+        "noise (calibrated)",
+    )
     made.add_argument("--size", type=int, default=256, help="side of each picture in pixels")
     made.add_argument(
         "--show-portrait", action="store_true", help="put the portrait in a first column"
@@ -103,12 +125,16 @@ def _load(path: Path) -> Talker | ControlTalker:
     from talkhead.generation import TalkingHead
     from talkhead.generation_controltalk import ControlTalker
     from talkhead.generation_keypoints import KeypointTalker
+    from talkhead.generation_landmarks import LandmarkTalker
 
     block = read_block(read_checkpoint(path), path)
     if block["stage"] == "audio2exp":
         return ControlTalker.of(block, path)
-    talker = KeypointTalker if block["stage"] == "ms_sync" else TalkingHead
-    return talker.of(block, path)
+    talkers: dict[str, type[Talker]] = {
+        "ms_sync": KeypointTalker,
+        "shallow_diffusion": LandmarkTalker,
+    }
+    return talkers.get(block["stage"], TalkingHead).of(block, path)
 
 
 def _write(
@@ -168,6 +194,8 @@ def _request(
         guidance=options.guidance,
         from_portrait=options.start == "portrait",
         edits=edits,
+        start_step=_start_step(options.start_step),
+        renderer_checkpoint=options.renderer_checkpoint,
     )
 
 
@@ -198,6 +226,21 @@ def container_tags(stage: str, how: Mapping[str, Any]) -> dict[str, str]:
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _start_step(text: str | None) -> StartStep | None:
+    """A number of steps or one of the words, which the model knows."""
+    from talkhead.diffusion.shallow import StartStep
+
+    words = get_args(get_args(StartStep)[1])
+    if text is None or text in words:
+        return cast("StartStep | None", text)
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"--start-step: expected a number of steps or {', '.join(words)}, got {text!r}."
+        ) from error
 
 
 def _number(text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ _VOICED_STRENGTH = 0.5
 _VOICED_DB = -42.0
 _PAUSE_DB = -45.0
 _PAUSE_FRAMES = 4
+_BLOCK_FRAMES = 500
+"""Frames whose spectra are in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,15 @@ class Prosody:
     features: NDArray[np.float32]
 
 
-def _frame_windows(wave: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Samples around every frame's centre, ``(T, 1024)``, zeros outside the wave."""
+def _window_blocks(wave: NDArray[np.float32]) -> Iterator[NDArray[np.float64]]:
+    """Samples around every frame's centre, ``(t, 1024)``, zeros outside the wave; some frames at a time."""
     frames = len(wave) // SAMPLES_PER_FRAME
     margin = (_WINDOW - SAMPLES_PER_FRAME) // 2
     padded = np.pad(wave.astype(np.float64), (margin, margin + _WINDOW))
     views = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)
-    return np.asarray(views[::SAMPLES_PER_FRAME][:frames])
+    rows = views[::SAMPLES_PER_FRAME][:frames]
+    for start in range(0, frames, _BLOCK_FRAMES):
+        yield rows[start : start + _BLOCK_FRAMES]
 
 
 def _autocorrelation(windows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -78,7 +83,18 @@ def track_pitch(wave: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
     Source: Boersma (1993), Accurate short-term analysis of the fundamental frequency; deviates: no
         search for the best path over time.
     """
-    correlation = _autocorrelation(_frame_windows(wave))
+    pitches = [_pitch(windows) for windows in _window_blocks(wave)]
+    if not pitches:
+        return np.zeros(0, np.float32), np.zeros(0, np.float32)
+    hz, strength = (np.concatenate(column) for column in zip(*pitches, strict=True))
+    return hz, strength
+
+
+def _pitch(
+    windows: NDArray[np.float64],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Frequency and strength ``(t,)`` of windows ``(t, 1024)``."""
+    correlation = _autocorrelation(windows)
     first = int(SAMPLE_RATE_HZ / _PITCH_HZ[1])
     last = correlation.shape[1] - 2
     lags = np.arange(first, last)
@@ -117,6 +133,8 @@ def _z_scores(columns: NDArray[np.float64]) -> NDArray[np.float32]:
 def measure_prosody(wave: NDArray[np.float32]) -> Prosody:
     """Energy, pitch, voicing and pauses of a wave, one row for each 640 samples.
 
+    Beside the samples, long speech takes no more memory than some seconds.
+
     Args:
         wave: ``(S,)`` float in [-1, 1] at 16 kHz, at least one frame long.
 
@@ -129,7 +147,8 @@ def measure_prosody(wave: NDArray[np.float32]) -> Prosody:
             "mix down to mono."
         )
     hann = np.hanning(_WINDOW)
-    power = (_frame_windows(wave) ** 2 * hann).sum(1) / hann.sum()
+    powers = [(windows**2 * hann).sum(1) for windows in _window_blocks(wave)]
+    power = np.concatenate(powers) / hann.sum()
     energy = np.maximum(10.0 * np.log10(power + 1e-12), ENERGY_FLOOR_DB)
     hz, strength = track_pitch(wave)
     voiced = (strength > _VOICED_STRENGTH) & (energy > _VOICED_DB)

@@ -140,8 +140,12 @@ class ItemNoise:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self._length, self._dim, self._device = length, dim, device
 
-    def draw(self, frames: int) -> Tensor:
+    def draw(self, frames: int, rows: Sequence[int] | None = None) -> Tensor:
         """Fresh noise ``(B, frames, D)`` float32.
+
+        Args:
+            frames: Length of the draw.
+            rows: Items to draw for, the others' generators stay where they are; None is all.
 
         Raises:
             ShapeError: More frames than the declared length.
@@ -150,10 +154,12 @@ class ItemNoise:
             raise ShapeError(
                 f"expected at most {self._length} frames of noise, got {frames}; sample in windows."
             )
-        rows = [
-            torch.randn(self._length, self._dim, generator=g)[:frames] for g in self._generators
+        chosen = range(len(self._generators)) if rows is None else rows
+        drawn = [
+            torch.randn(self._length, self._dim, generator=self._generators[i])[:frames]
+            for i in chosen
         ]
-        return torch.stack(rows).to(self._device)
+        return torch.stack(drawn).to(self._device)
 
 
 def item_seed(seed: int, key: str, take: int = 0) -> int:
@@ -162,7 +168,9 @@ def item_seed(seed: int, key: str, take: int = 0) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def step_positions(schedule: NoiseSchedule, settings: SamplerSettings) -> list[int]:
+def step_positions(
+    schedule: NoiseSchedule, settings: SamplerSettings, start_step: int | None = None
+) -> list[int]:
     """Diffusion steps at which the network is evaluated, strictly falling from ``N - 1`` to 0.
 
     Uniform spacing places them evenly in time. Log-SNR spacing places them at the table entries
@@ -170,9 +178,23 @@ def step_positions(schedule: NoiseSchedule, settings: SamplerSettings) -> list[i
     moved to ``N - 1`` where sampling starts. Entries that would coincide are moved to the next free
     one.
 
+    Args:
+        schedule: Tables of ``N`` steps.
+        settings: Number of evaluations of the full chain and their spacing.
+        start_step: ``K``, 1 to ``N``: enter that chain at step ``K - 1`` and keep only its evaluations
+            below, so a shallow start saves evaluations and moves none. None is the full chain.
+
     Raises:
-        ConfigError: More evaluations than diffusion steps.
+        ConfigError: More evaluations than diffusion steps, or a start outside the schedule.
     """
+    if start_step is not None:
+        if not 1 <= start_step <= schedule.steps:
+            raise ConfigError(
+                f"expected a start step of 1 to {schedule.steps} for this schedule, got {start_step}; "
+                "the full chain has all of them."
+            )
+        below = [n for n in step_positions(schedule, settings) if n < start_step - 1]
+        return [start_step - 1, *below]
     count, last = settings.steps, schedule.steps - 1
     if count > schedule.steps:
         raise ConfigError(
@@ -255,6 +277,7 @@ def sample(
     clean: CleanFrames | None = None,
     edit_mode: EditMode = "input",
     positions: Sequence[int] | None = None,
+    coarse: Tensor | None = None,
 ) -> Tensor:
     """Draw one batch of samples.
 
@@ -271,6 +294,8 @@ def sample(
             denoiser trained with clean frames expects; ``"prediction"`` overwrites them in every
             answer instead, for a denoiser that never saw clean frames (MDM's editing).
         positions: Explicit evaluation steps, falling; default :func:`step_positions`.
+        coarse: A rough sample ``(B, T, D)``. Sampling then starts from it, diffused to the first of
+            the positions, instead of from pure noise.
 
     Returns:
         Clean samples ``(B, T, D)`` in the type of the noise.
@@ -278,6 +303,8 @@ def sample(
     path = list(positions) if positions is not None else step_positions(schedule, settings)
     eta = {"ddpm": 1.0, "ddim": settings.eta, "dpmpp2m": 0.0}[settings.kind]
     x, previous, answer = noise(), None, None
+    if coarse is not None:
+        x = schedule.noised(coarse.to(x), torch.full((x.shape[0],), path[0]), x)
     for i, n in enumerate(path):
         if clean is not None and edit_mode == "input":
             x = clean.written_into(x)

@@ -12,6 +12,8 @@ Source: MediaPipe canonical face model (Apache-2.0), re-oriented.
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterable
 from functools import lru_cache
 from importlib import resources
 
@@ -145,3 +147,35 @@ def mirror_order() -> IndexArray:
     order: IndexArray = squares.sum(axis=-1).argmin(axis=1).astype(np.intp)
     order.setflags(write=False)
     return order
+
+
+def along_the_skin(sources: Iterable[int]) -> NDArray[np.float64]:
+    """Shortest way from any of some mesh points to every one, never across the open mouth.
+
+    Args:
+        sources: Indices below 468.
+
+    Returns:
+        Length along the edges of the canonical mesh, ``(468,)`` in face-space units; 0 at the sources.
+    """
+    mesh = canonical_vertices().astype(np.float64)
+    upper, lower = ({*lip[1:-1].tolist()} for lip in (LIPS_INNER_UPPER, LIPS_INNER_LOWER))
+    neighbours: list[set[int]] = [set() for _ in range(N_MESH)]
+    for a, b, c in triangles().tolist():
+        for one, other in ((a, b), (b, c), (c, a)):
+            pair = {one, other}
+            if not (pair & upper and pair & lower):
+                neighbours[one].add(other)
+                neighbours[other].add(one)
+    distance = np.full(N_MESH, np.inf)
+    queue = [(0.0, source) for source in sources]
+    for _, source in queue:
+        distance[source] = 0.0
+    while queue:
+        so_far, here = heapq.heappop(queue)
+        for there in neighbours[here]:
+            total = so_far + float(np.linalg.norm(mesh[there] - mesh[here]))
+            if total < distance[there]:
+                distance[there] = total
+                heapq.heappush(queue, (total, there))
+    return distance

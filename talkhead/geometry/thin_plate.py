@@ -1,4 +1,4 @@
-"""Random smooth warps of the plane (thin plate splines), for keypoints that should follow every warp."""
+"""Smooth warps of the plane (thin plate splines): random ones, and the one through given points."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ThinPlate(NamedTuple):
         with torch.autocast(points.device.type, enabled=False):
             points = points.float() if points.dtype == torch.bfloat16 else points
             _, squares = self._from_controls(points)
-            bend = 0.5 * squares * squares.clamp_min(_SMALLEST_SQUARE).log()
+            bend = _kernel(squares)
             moved = points @ self.affine[:, :, :2].mT + self.affine[:, None, :, 2]
             return moved + bend @ self.bends
 
@@ -148,3 +148,62 @@ def random_thin_plate(
     axis = torch.linspace(-1.0, 1.0, side, device=device)
     controls = torch.cartesian_prod(axis, axis).flip(-1)
     return ThinPlate(affine, controls, bend_sigma * drawn[:, 6:].reshape(n, side * side, 2))
+
+
+def thin_plate_weights(controls: Tensor, points: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    r"""Linear map from where control points go to where the least bent warp takes other points.
+
+    The warp ``w`` minimises its bending energy among those with ``w(q_m) = t_m``; it is a
+    :class:`ThinPlate` whose ``A``, ``b`` and ``c`` solve
+
+        ``w(q_m) + smoothing * c_m = t_m``,  ``sum_m c_m = 0``,  ``sum_m c_m q_m^T = 0``,
+
+    which is linear in the targets ``t``. The result holds the solution at ``points``:
+    ``w(points) = weights @ t``. Affine motions of the controls move every point by the same motion, and a
+    point that is a control goes to its target (without smoothing).
+
+    Args:
+        controls: ``(M, 2)``, three or more, not all on one line and no two at one place.
+        points: ``(P, 2)`` in the same unit.
+        smoothing: 0 for a warp through the targets; larger ones miss them and bend less.
+
+    Returns:
+        ``(P, M)`` in double precision.
+
+    Raises:
+        ShapeError: Not points of a plane, or fewer than three controls.
+        ConfigError: A negative smoothing, or controls that settle no warp.
+
+    Source: Bookstein 1989, thin plate splines from landmarks.
+    """
+    if controls.ndim != 2 or points.ndim != 2 or len(controls) < 3 or controls.shape[1:] != (2,):
+        raise ShapeError(
+            f"expected three or more controls (M, 2) and points (P, 2), got {tuple(controls.shape)} and "
+            f"{tuple(points.shape)}."
+        )
+    controls, points = controls.double(), points.double()
+    count = len(controls)
+    affine = torch.cat([controls, controls.new_ones(count, 1)], dim=1)
+    system = controls.new_zeros(count + 3, count + 3)
+    system[:count, :count] = _kernel(_squares(controls, controls)) + smoothing * torch.eye(
+        count, dtype=controls.dtype, device=controls.device
+    )
+    system[:count, count:], system[count:, :count] = affine, affine.T
+    if smoothing < 0 or torch.linalg.matrix_rank(system) < len(system):
+        raise ConfigError(
+            "thin plate: expected smoothing of at least 0 and controls apart from each other and not on one "
+            f"line, got smoothing {smoothing} and {count} controls; leave some controls out."
+        )
+    solved = torch.linalg.inv(system)[:, :count]
+    ones = points.new_ones(len(points), 1)
+    return torch.cat([_kernel(_squares(points, controls)), points, ones], dim=1) @ solved
+
+
+def _kernel(squares: Tensor) -> Tensor:
+    """``U(r) = r^2 ln r`` of squared distances."""
+    return 0.5 * squares * squares.clamp_min(_SMALLEST_SQUARE).log()
+
+
+def _squares(points: Tensor, controls: Tensor) -> Tensor:
+    """Squared distances ``(P, M)``."""
+    return (points[:, None] - controls).square().sum(-1)

@@ -152,6 +152,7 @@ def _standard(codes: Tensor) -> Tensor:
     centred = codes - codes.mean(0)
     variance = centred.square().mean(0)
     with torch.no_grad():
-        # The second term is the rounding error of constant columns, the last keeps 0 / 0 away.
-        eps = _VARIANCE_SHARE * variance.mean() + _ROUNDING_SHARE * codes.square().mean() + 1e-30
+        # The second term is the rounding error of constant columns, the last keeps 0 / 0 away, in the
+        # gradient, too, which holds its power of -3/2.
+        eps = _VARIANCE_SHARE * variance.mean() + _ROUNDING_SHARE * codes.square().mean() + 1e-24
     return centred * torch.rsqrt(variance + eps)

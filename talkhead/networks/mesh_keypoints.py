@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,6 +9,7 @@ from torch import Tensor
 
 from talkhead.errors import ShapeError
 from talkhead.geometry import face_topology as ft
+from talkhead.geometry.face_topology import along_the_skin
 from talkhead.geometry.keypoints import (
     N_KEYPOINTS,
     ROW_DIM,
@@ -65,7 +63,7 @@ class MeshKeypoints(Component):
     def __init__(self) -> None:
         """Fit the frames to the canonical face."""
         super().__init__()
-        distances = np.stack([_along_the_skin([point]) for point in MESH_POINTS])
+        distances = np.stack([along_the_skin([point]) for point in MESH_POINTS])
         self.register_buffer("fits", torch.from_numpy(_fits(distances)))
         self.register_buffer("blend", torch.from_numpy(_blend(distances)))
 
@@ -169,31 +167,6 @@ def _ten(rows: Tensor) -> Keypoints:
     return unpack(rows)
 
 
-def _along_the_skin(sources: Iterable[int]) -> NDArray[np.float64]:
-    """Shortest way along mesh edges from any source, ``(468,)``, never across the open mouth."""
-    mesh = ft.canonical_vertices().astype(np.float64)
-    upper, lower = ({*lip[1:-1].tolist()} for lip in (ft.LIPS_INNER_UPPER, ft.LIPS_INNER_LOWER))
-    neighbours: list[set[int]] = [set() for _ in range(ft.N_MESH)]
-    for a, b, c in ft.triangles().tolist():
-        for one, other in ((a, b), (b, c), (c, a)):
-            pair = {one, other}
-            if not (pair & upper and pair & lower):
-                neighbours[one].add(other)
-                neighbours[other].add(one)
-    distance = np.full(ft.N_MESH, np.inf)
-    queue = [(0.0, source) for source in sources]
-    for _, source in queue:
-        distance[source] = 0.0
-    while queue:
-        so_far, here = heapq.heappop(queue)
-        for there in neighbours[here]:
-            total = so_far + float(np.linalg.norm(mesh[there] - mesh[here]))
-            if total < distance[there]:
-                distance[there] = total
-                heapq.heappush(queue, (total, there))
-    return distance
-
-
 def _fits(distances: NDArray[np.float64]) -> NDArray[np.float32]:
     """Linear maps ``(K, 2, 478)`` from places to frames: weighted least squares about the middle."""
     face = ft.canonical_vertices()[:, :2].astype(np.float64)
@@ -209,7 +182,7 @@ def _neighbourhood(point: int, distance: NDArray[np.float64]) -> NDArray[np.floa
     """Weight of every vertex in the fit of a keypoint's frame, ``(468,)``."""
     weights = (distance <= REACH).astype(np.float64)
     if point in EYES:
-        weights = LID_SURROUNDINGS * (_along_the_skin(EYES[point]) <= LID_REACH)
+        weights = LID_SURROUNDINGS * (along_the_skin(EYES[point]) <= LID_REACH)
         weights[EYES[point]] = 1.0
     weights[list(MESH_INDEX[RIGID])] = 0.0
     return weights

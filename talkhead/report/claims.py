@@ -1,8 +1,8 @@
-"""What paper 1 claims about its variants, checked on our results one by one.
+"""What papers 1 and 2 claim about their variants, checked on our results one by one.
 
 A claim compares two numbers, each a metric of a variant, or one number with a bound. It counts as
-reproduced when the mean difference over the seeds has the paper's sign and exceeds its spread. The paper
-prints one number for each variant and no spread, so nothing is known of its own.
+reproduced when the mean difference over the seeds has the paper's sign and exceeds its spread. The papers
+print one number for each variant and no spread, so nothing is known of their own.
 """
 
 from __future__ import annotations
@@ -172,8 +172,33 @@ _SPLIT = [
 ]  # fmt: skip
 
 
+_SHALLOW = "shallow_diffusion"
+_STREAMS = [
+    Claim(
+        "Without diffusion the face is farther from the real one", "paper 2, 4.2",
+        Side(_SHALLOW, "lmd_face[px256]"), Side("without_diffusion", "lmd_face[px256]"),
+    ),
+    Claim(
+        "Without the pose stream the mouth follows the speech less", "paper 2, 4.2",
+        Side(_SHALLOW, "lmd_mouth[px256]"), Side("without_pose", "lmd_mouth[px256]"),
+    ),
+    Claim(
+        "A shallow start saves evaluations", "paper 2, 3.3",
+        Side(_SHALLOW, "network_evaluations"), Side("full_chain", "network_evaluations"),
+    ),
+    Claim(
+        "Prosody moves the rhythmic stream more than the pose stream", "paper 2, 3.2",
+        Side(_SHALLOW, "pose_with_prosody[truth]"), Side(_SHALLOW, "rhythm_with_prosody[truth]"),
+    ),
+    Claim(
+        "The pose stream has more of the slow posture", "paper 2, 3.1",
+        Side(_SHALLOW, "rhythm_with_posture[truth]"), Side(_SHALLOW, "pose_with_posture[truth]"),
+    ),
+]  # fmt: skip
+
+
 def claims_for(results: Sequence[RunResult]) -> list[Claim]:
-    """The claims that concern these results: of the priors, or of the disentanglement."""
+    """The claims that concern these results: of the priors, the disentanglement or the two streams."""
     metrics = {name for result in results for name in result.metrics}
     variants = {result.variant for result in results}
     chosen: list[Claim] = []
@@ -182,6 +207,8 @@ def claims_for(results: Sequence[RunResult]) -> list[Claim]:
         chosen += [claim for space in spaces for claim in _motion(space)] + _SMOOTH
     if any(result.stage == "lip_disentangle" for result in results):
         chosen += _SPLIT
+    if any(result.stage == "shallow_diffusion" for result in results):
+        chosen += _STREAMS
     return [claim for claim in chosen if variants & _named(claim)] if len(variants) > 1 else []
 
 
@@ -225,7 +252,7 @@ def _values(side: Side | float, results: Sequence[RunResult]) -> Mapping[int, fl
 def markdown(findings: Sequence[Finding]) -> str:
     """The findings as a table."""
     lines = [
-        "### Claims of paper 1",
+        "### Claims of the papers",
         "",
         "Reproduced: the mean difference over seeds has the paper's sign and exceeds its standard deviation "
         "(with one seed there is none to exceed).",

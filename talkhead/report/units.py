@@ -66,6 +66,13 @@ UNITS: Mapping[str, str] = {
     "opening_rank": "rank correlation",
     "border_jump": "ratio",
     "edit_jump": "ratio",
+    "network_evaluations": "a window",
+    "sampling_time": "ms a frame",
+    **{
+        f"{stream}_with_{part}": "correlation"
+        for stream in ("pose", "rhythm")
+        for part in ("prosody", "posture")
+    },
 }
 """Unit by the base name of a metric; empty where the name's brackets say it."""
 _IN_BRACKETS = {"px256": "px at 256", "warped": "px at 256", "inter_ocular": "eye distances"}

@@ -169,7 +169,7 @@ class FaceVid2vidStage(PairReenactmentStage):
 
     def reconstruct(self, batch: FrameBatch) -> Reconstruction:
         """The driving frame, and the source moved by the keypoints of both."""
-        source, driving, landmarks = self._pictures(batch)
+        source, driving, landmarks, _ = self._pictures(batch)
         n, extractor = len(driving), self.motion_extractor
         warp = self._drawn_warp(n)
         warped = warp.pictures(driving, align_corners=self.renderer.align_corners)

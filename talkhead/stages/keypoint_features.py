@@ -22,6 +22,7 @@ from talkhead.networks.component import Component, tensors_digest, weights_diges
 from talkhead.networks.fomm_checkpoint import load_fomm
 from talkhead.networks.keypoint_detector import KeypointDetector
 from talkhead.networks.keypoint_renderer import KeypointRenderer
+from talkhead.networks.landmark_keypoints import LandmarkKeypoints
 from talkhead.networks.mesh_keypoints import MeshKeypoints
 from talkhead.networks.window_syncer import STEPS_PER_FRAME
 
@@ -121,6 +122,33 @@ def resolve_renderer(source: Source | None) -> KeypointRenderer | None:
     if isinstance(source, str) and _published(source):
         return load_fomm(source)[1].eval().requires_grad_(False)
     return resolve(KeypointRenderer, source, "keypoint_renderer")
+
+
+def resolve_landmark_renderer(
+    detector: Source | None, renderer: Source | None
+) -> tuple[LandmarkKeypoints | None, KeypointRenderer | None]:
+    """The frozen renderer that 68 landmarks drive, and the keypoints it reads off them; or neither.
+
+    Args:
+        detector: Checkpoint of stage ``keypoint_reenactment`` with ``detector: landmarks``, or the spec kept
+            in our own checkpoint.
+        renderer: The same.
+
+    Raises:
+        ConfigError: One without the other.
+        StageLinkError: The checkpoint does not hold them, or its keypoints are learned ones.
+    """
+    if (detector is None) != (renderer is None):
+        raise ConfigError(
+            "expected keypoint_detector and keypoint_renderer of one landmark renderer, got only one of "
+            "them; give both the same checkpoint, or leave both out."
+        )
+    if detector is None or renderer is None:
+        return None, None
+    return (
+        resolve(LandmarkKeypoints, detector, "keypoint_detector"),
+        resolve(KeypointRenderer, renderer, "keypoint_renderer"),
+    )
 
 
 def _published(path: str) -> bool:

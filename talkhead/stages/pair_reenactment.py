@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from talkhead.augment import shared_look
 from talkhead.batch import FrameBatch, FramePairs, to_bytes, to_float
+from talkhead.geometry.face_topology import mirror_order
 from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
 from talkhead.losses.perceptual import multi_scale_perceptual_loss
 from talkhead.networks.component import Component
@@ -22,11 +23,27 @@ EVALUATION_WARP = 0
 """Seed of the one warp that all pictures are warped by in validation and test."""
 
 
+class Pair(NamedTuple):
+    """What a batch shows.
+
+    Attributes:
+        source: Frames ``(B, 3, H, W)``.
+        driving: Other frames of the same videos.
+        landmarks: Of the driving frames, ``(B, 478, 3)``.
+        source_landmarks: Of the source frames, where landmarks drive.
+    """
+
+    source: Tensor
+    driving: Tensor
+    landmarks: Tensor
+    source_landmarks: Tensor | None
+
+
 class PairReenactmentStage(AdversarialStage):
     """Base of the stages that move a source frame by the keypoints of a driving frame.
 
     A stage sets :attr:`perceptual_scales`, :attr:`augment`, :attr:`warp_sigmas` and :attr:`warp_side` in its
-    constructor.
+    constructor, and :attr:`landmarks_drive` where the keypoints are landmarks.
     """
 
     vgg_options: ClassVar[Mapping[str, Any]] = {"imagenet_statistics": True}
@@ -34,10 +51,11 @@ class PairReenactmentStage(AdversarialStage):
     augment: bool
     warp_sigmas: tuple[float, float]
     warp_side: int
+    landmarks_drive: bool = False
 
     def needs(self) -> FramePairs:
         """A source frame and a driving frame of the same video."""
-        return FramePairs(1, self.video_spec.size)
+        return FramePairs(1, self.video_spec.size, identity_landmarks=self.landmarks_drive)
 
     def perceptual(self, vgg: VGG19Features, fake: Tensor, real: Tensor) -> Tensor:
         """The term over several picture sizes, all layers alike."""
@@ -45,25 +63,30 @@ class PairReenactmentStage(AdversarialStage):
 
     def sample_frames(self, batch: FrameBatch) -> Tensor:
         """Source, driving and generated pictures side by side, ``(n, H, 3 W, 3)`` uint8."""
-        source, driving, _ = self._pictures(batch)
-        shown = torch.cat([source, driving, self.reconstruct(batch).fake], dim=-1)
+        pair = self._pictures(batch)
+        shown = torch.cat([pair.source, pair.driving, self.reconstruct(batch).fake], dim=-1)
         return to_bytes(shown).permute(0, 2, 3, 1).cpu()
 
     def _evaluate(self, batch: FrameBatch, prefix: str) -> None:
         """As every GAN stage, and what the source frame itself would score."""
         super()._evaluate(batch, prefix)
-        source, driving, _ = self._pictures(batch)
+        source, driving, *_ = self._pictures(batch)
         copied = peak_signal_noise_ratio(source, driving, data_range=(-1.0, 1.0))
         self.log(f"{prefix}/psnr_of_source", copied, batch_size=len(source), sync_dist=True)
 
-    def _pictures(self, batch: FrameBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Source and driving frames ``(B, 3, H, W)`` and landmarks of the latter; augmented in training."""
+    def _pictures(self, batch: FrameBatch) -> Pair:
+        """Frames and their landmarks; augmented in training."""
         pairs = to_float(torch.stack([batch.identity[:, 0], batch.target], dim=1))
-        landmarks = batch.landmarks
+        drive = self.landmarks_drive
+        landmarks = batch.landmarks[:, None]
+        if drive:
+            landmarks = torch.cat([landmarks, batch.identity_landmarks[:, :1]], dim=1)
         if self.training and self.augment:
-            pairs, landmarks = shared_look(pairs, landmarks)
+            # Landmarks that drive have to be those of the mirrored face, in the mesh's own order.
+            order = torch.from_numpy(mirror_order().copy()).to(pairs.device) if drive else None
+            pairs, landmarks = shared_look(pairs, landmarks, order=order)
         source, driving = pairs.unbind(1)
-        return source, driving, landmarks
+        return Pair(source, driving, landmarks[:, 0], landmarks[:, 1] if drive else None)
 
     def _drawn_warp(self, n: int) -> ThinPlate:
         """One warp for each of ``n`` pictures; in evaluation always the same one for all."""

@@ -79,6 +79,23 @@ def test_extra_frames_come_with_their_own_motion(prepared: PreparedSet) -> None:
     assert torch.equal(none.target, sample.target)
 
 
+def test_identity_frames_come_with_their_landmarks_when_asked(prepared: PreparedSet) -> None:
+    rows = prepared.rows("train")
+    plain = FramePairDataset(prepared, rows, FramePairs(3, 32), seed=1)[5]
+    assert plain.identity_landmarks.shape == (0, 478, 3)
+    need = FramePairs(3, 32, identity_landmarks=True)
+    sample = FramePairDataset(prepared, rows, need, seed=1)[5]
+    assert torch.equal(sample.identity, plain.identity)
+    video = prepared.row(sample.clip[0]).video
+    clips = [row for row in rows if row.video == video]
+    pictures = torch.cat([prepared.frames(row, range(60)) for row in clips])
+    landmarks = torch.cat([torch.from_numpy(prepared.landmarks(row)) for row in clips])
+    for picture, points in zip(sample.identity, sample.identity_landmarks, strict=True):
+        (at,) = (landmarks == points).flatten(1).all(1).nonzero()[:, 0].tolist()
+        assert torch.equal(pictures[at], picture)
+    assert collate([sample, sample]).identity_landmarks.shape == (2, 3, 478, 3)
+
+
 def test_places_never_repeat_the_target_nor_each_other(prepared: PreparedSet) -> None:
     dataset = FramePairDataset(prepared, prepared.rows("train"), FramePairs(119, 8), seed=1)
     seen: list[tuple[str, int]] = []

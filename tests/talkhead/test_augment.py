@@ -176,6 +176,12 @@ def test_a_shared_look_mirrors_landmarks_with_half_of_the_clips(
     assert 0.4 < mirrored.double().mean() < 0.6
     torch.testing.assert_close(found[mirrored][0, 0], torch.tensor([0.3, 0.4, 0.1]))
     assert torch.equal(found[..., 1:], landmarks[..., 1:])
+    pair = torch.rand(400, 2, 3, 3, generator=_rng())
+    order = torch.tensor([1, 0, 2])
+    _, found = shared_look(clips, pair, _rng(), order=order)
+    across = torch.stack([1 - pair[..., 0], pair[..., 1], pair[..., 2]], -1)[..., order, :]
+    wanted = torch.where(mirrored[:, None, None, None], across, pair)
+    torch.testing.assert_close(found, wanted)
     with pytest.raises(ShapeError, match="expected clips"):
         shared_look(_pictures(), landmarks)
     with pytest.raises(ShapeError, match=r"expected landmarks \(400"):

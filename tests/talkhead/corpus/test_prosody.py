@@ -82,3 +82,12 @@ def test_voice_of_a_woman_is_higher() -> None:
 def test_wrong_waves_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError, match="mono"):
         measure_prosody(np.zeros(shape, np.float32))
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    wave = np.concatenate([_tone(150, 0.9), np.zeros(9000, np.float32), _tone(210, 1.1)])
+    whole = measure_prosody(wave)
+    monkeypatch.setattr("talkhead.corpus.prosody._BLOCK_FRAMES", 7)
+    parts = measure_prosody(wave)
+    for name in ("energy_db", "pitch_hz", "voiced", "pause", "features"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))

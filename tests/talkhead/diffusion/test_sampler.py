@@ -311,3 +311,35 @@ def test_refuses_more_evaluations_than_steps() -> None:
 def test_refuses_a_mask_that_does_not_fit() -> None:
     with pytest.raises(ShapeError, match="bool mask"):
         CleanFrames(torch.zeros(1, 4, 2), torch.zeros(1, 3, dtype=torch.bool))
+
+
+def test_a_shallow_start_keeps_the_lower_evaluations_of_the_full_chain() -> None:
+    settings = SamplerSettings(steps=12)
+    full = step_positions(SCHEDULE, settings)
+    entered = step_positions(SCHEDULE, settings, 300)
+    assert entered[0] == 299
+    assert entered[1:] == [n for n in full if n < 299]
+    assert step_positions(SCHEDULE, settings, 1) == [0]
+    assert step_positions(SCHEDULE, settings, 1000) == full
+    for wrong in (0, 1001):
+        with pytest.raises(ConfigError, match="start step of 1 to 1000"):
+            step_positions(SCHEDULE, settings, wrong)
+
+
+def test_a_coarse_sample_is_diffused_to_the_first_position() -> None:
+    seen: list[Tensor] = []
+    coarse, draw = _Noise(2, 4, 3, seed=1)(), _Noise(2, 4, 3, seed=2)()
+
+    def denoise(x: Tensor, n: Tensor) -> Tensor:
+        seen.append(x)
+        return x
+
+    settings = SamplerSettings(kind="ddim", steps=10)
+    sample(denoise, lambda: draw, SCHEDULE, settings, positions=[200, 0], coarse=coarse)
+    torch.testing.assert_close(seen[0], SCHEDULE.alpha[200] * coarse + SCHEDULE.sigma[200] * draw)
+
+
+def test_noise_may_be_drawn_for_some_rows() -> None:
+    alone, both = ItemNoise([4], 6, 2), ItemNoise([3, 4], 6, 2)
+    both.draw(6, [0])
+    torch.testing.assert_close(both.draw(5, [1]), alone.draw(5))

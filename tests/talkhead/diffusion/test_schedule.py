@@ -87,3 +87,12 @@ def test_refuses_bad_settings() -> None:
         NoiseSchedule("sigmoid")  # type: ignore[arg-type]  # what a YAML file could hold
     with pytest.raises(ConfigError, match="at least 2"):
         NoiseSchedule("cosine", 1)
+
+
+def test_the_short_linear_schedule_stops_before_pure_noise() -> None:
+    schedule = NoiseSchedule("short_linear", 100)
+    assert float(schedule.betas[0]) == pytest.approx(1e-4)
+    assert float(schedule.betas[-1]) == pytest.approx(0.06)
+    assert float(schedule.alpha_bar[-1]) == pytest.approx(0.0465, abs=0.0005)
+    # Another number of steps reaches about the same end.
+    assert float(NoiseSchedule("short_linear", 20).alpha_bar[-1]) == pytest.approx(0.04, abs=0.01)

@@ -123,3 +123,14 @@ def test_mirror_order_swaps_the_sides() -> None:
     np.testing.assert_allclose(face[order] * (-1, 1, 1), face, atol=1e-6)
     assert order[[13, 33, 61, 468, 469, 470]].tolist() == [13, 263, 291, 473, 476, 475]
     assert not order.flags.writeable
+
+
+def test_distances_along_the_skin_go_round_the_open_mouth() -> None:
+    mesh = ft.canonical_vertices().astype(np.float64)
+    distance = ft.along_the_skin([14])
+    assert distance[14] == 0
+    assert distance[17] >= np.linalg.norm(mesh[17] - mesh[14])
+    corner = min(distance[61], distance[291])
+    assert distance[13] > corner > 10 * np.linalg.norm(mesh[13] - mesh[14]) / 3
+    both = ft.along_the_skin([14, 13])
+    np.testing.assert_allclose(both, np.minimum(distance, ft.along_the_skin([13])))

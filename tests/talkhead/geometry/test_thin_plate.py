@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from talkhead.errors import ConfigError, ShapeError
-from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
+from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate, thin_plate_weights
 
 
 def _one_bend(x: float, y: float) -> ThinPlate:
@@ -137,6 +137,65 @@ def test_bfloat16_pictures_and_points_keep_the_precision_of_the_warp() -> None:
     torch.testing.assert_close(slopes, warp.jacobians(points))
     pictures = torch.rand(1, 3, 8, 8)
     assert warp.pictures(pictures.bfloat16(), align_corners=True).dtype == torch.bfloat16
+
+
+def admissible(seed: int) -> tuple[ThinPlate, torch.Tensor]:
+    """A warp that bends least among those through its own targets, and 30 points."""
+    g = torch.Generator().manual_seed(seed)
+    controls, points = (2 * torch.rand(n, 2, generator=g).double() - 1 for n in (9, 30))
+    affine = torch.eye(2, 3).double()[None] + 0.2 * torch.randn(1, 2, 3, generator=g).double()
+    side = torch.cat([controls, torch.ones(9, 1).double()], 1)
+    bends = 0.3 * torch.randn(9, 2, generator=g).double()
+    bends = bends - side @ torch.linalg.pinv(side) @ bends
+    return ThinPlate(affine, controls, bends[None]), points
+
+
+def test_weights_find_the_warp_again_from_where_its_controls_went() -> None:
+    warp, points = admissible(0)
+    weights = thin_plate_weights(warp.controls, points)
+    assert weights.shape == (30, 9)
+    found = weights @ warp.points(warp.controls[None])[0]
+    torch.testing.assert_close(found, warp.points(points[None])[0])
+
+
+def test_weights_by_hand() -> None:
+    """In the middle of a square whose one corner moves by 1 the warp moves by a quarter."""
+    square = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0]])
+    weights = thin_plate_weights(square, torch.tensor([[0.0, 0.0], [1.0, -1.0]]))
+    assert weights[0].tolist() == pytest.approx([0.25] * 4)
+    assert weights[1].tolist() == pytest.approx([0.0, 1.0, 0.0, 0.0], abs=1e-9)
+
+
+def test_smoothing_ends_in_the_best_affine_motion() -> None:
+    warp, points = admissible(1)
+    targets = warp.points(warp.controls[None])[0]
+    design = torch.cat([warp.controls, torch.ones(9, 1).double()], 1)
+    best = torch.linalg.lstsq(design, targets).solution
+    wanted = torch.cat([points, torch.ones(30, 1).double()], 1) @ best
+    stiff = thin_plate_weights(warp.controls, points, smoothing=1e4) @ targets
+    torch.testing.assert_close(stiff, wanted, atol=1e-3, rtol=0)
+    missed = [
+        (thin_plate_weights(warp.controls, warp.controls, smoothing=s) @ targets - targets).norm()
+        for s in (0.0, 0.1, 1.0)
+    ]
+    assert missed[0] < 1e-9 < missed[1] < missed[2]
+    # Affine motions survive any smoothing.
+    moved = points @ torch.tensor([[1.1, 0.2], [-0.3, 0.9]]).double() + 0.4
+    weights = thin_plate_weights(points[:9], points, smoothing=0.5)
+    torch.testing.assert_close(weights @ moved[:9], moved)
+
+
+def test_controls_that_settle_no_warp_are_refused() -> None:
+    line = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]])
+    with pytest.raises(ConfigError, match="leave some controls out"):
+        thin_plate_weights(line, line)
+    twice = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    with pytest.raises(ConfigError, match="apart from each other"):
+        thin_plate_weights(twice, line)
+    with pytest.raises(ConfigError, match="smoothing of at least 0"):
+        thin_plate_weights(twice[:3], line, smoothing=-1.0)
+    with pytest.raises(ShapeError, match=r"three or more controls \(M, 2\)"):
+        thin_plate_weights(line[:2], line)
 
 
 def test_errors() -> None:

@@ -68,6 +68,20 @@ def test_claims_are_chosen_by_stage_and_variants() -> None:
     assert {claim.source for claim in claims_for(split)} == {"table 4", "4.3", "3.1"}
 
 
+def test_claims_of_the_two_streams() -> None:
+    metrics = {"lmd_face[px256]": 2.0, "rhythm_with_prosody[truth]": 0.6,
+               "pose_with_prosody[truth]": 0.1}  # fmt: skip
+    streams = [
+        result("shallow_diffusion", stage="shallow_diffusion", metrics=metrics),
+        result("without_diffusion", stage="shallow_diffusion", metrics={"lmd_face[px256]": 3.0}),
+    ]
+    found = {claim.text: check(claim, streams).verdict for claim in claims_for(streams)}
+    assert found["Without diffusion the face is farther from the real one"] == "reproduced"
+    assert found["Prosody moves the rhythmic stream more than the pose stream"] == "reproduced"
+    assert found["The pose stream has more of the slow posture"] == "not measurable here"
+    assert len(found) == 5
+
+
 def test_table_says_what_was_compared() -> None:
     text = markdown([check(CLAIM, runs(a=[1.0, 2.0], b=[3.0, 5.0])), check(CLAIM, runs(a=[1.0]))])
     assert "| a: snd[code] = 1.5 | b: snd[code] = 4 | 2.5 ± 0.707 | 2 | reproduced |" in text

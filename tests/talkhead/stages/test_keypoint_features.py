@@ -13,8 +13,14 @@ from talkhead.batch import SequenceBatch, to_float
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.geometry.keypoints import smoothed, unpack
 from talkhead.networks.component import Component, weights_digest
+from talkhead.networks.landmark_keypoints import LandmarkKeypoints
 from talkhead.networks.mesh_keypoints import MeshKeypoints
-from talkhead.stages.keypoint_features import augmented, keypoint_sources, read_run
+from talkhead.stages.keypoint_features import (
+    augmented,
+    keypoint_sources,
+    read_run,
+    resolve_landmark_renderer,
+)
 from tests.datamodules.fakes import make_prepared
 
 STILL = {"scale": (1.0, 1.0), "shift": 0.0, "level": 0.0}
@@ -44,6 +50,19 @@ def batch(count: int, frames: int = 6, seed: int = 0) -> SequenceBatch:
         valid=torch.ones(count, frames, dtype=torch.bool),
         start=torch.zeros(count, dtype=torch.long),
     )
+
+
+def test_a_landmark_renderer_comes_whole_or_not_at_all() -> None:
+    small = {"width": 4, "max_width": 8, "residual_blocks": 1, "motion_width": 4,
+             "motion_max_width": 8, "motion_blocks": 2}  # fmt: skip
+    detector, renderer = resolve_landmark_renderer({}, small)
+    assert isinstance(detector, LandmarkKeypoints)
+    assert renderer is not None
+    assert not any(p.requires_grad for p in renderer.parameters())
+    assert resolve_landmark_renderer(None, None) == (None, None)
+    for sources in (({}, None), (None, small)):
+        with pytest.raises(ConfigError, match="give both the same checkpoint"):
+            resolve_landmark_renderer(*sources)  # type: ignore[arg-type]  # a tuple of dict and None
 
 
 def flipped(made: SequenceBatch) -> Tensor:

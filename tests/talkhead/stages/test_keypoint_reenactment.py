@@ -13,12 +13,14 @@ from datamodules.base import TalkheadDataModule
 from talkhead.batch import FrameBatch, FramePairs, to_float
 from talkhead.checkpoint import load_component
 from talkhead.errors import ConfigError, StageLinkError
+from talkhead.geometry.face_topology import canonical_landmarks
 from talkhead.geometry.thin_plate import ThinPlate
 from talkhead.losses.equivariance import jacobian_equivariance_loss, point_equivariance_loss
 from talkhead.losses.perceptual import multi_scale_perceptual_loss
 from talkhead.networks.keypoint_detector import KeypointDetector
 from talkhead.networks.keypoint_picture_discriminator import KeypointPictureDiscriminator
 from talkhead.networks.keypoint_renderer import KeypointRenderer
+from talkhead.networks.landmark_keypoints import LandmarkKeypoints
 from talkhead.networks.perceptual import VGG19Features
 from talkhead.stages import keypoint_reenactment
 from talkhead.stages.keypoint_reenactment import KeypointReenactmentStage
@@ -168,12 +170,12 @@ def test_augmentation_treats_both_frames_alike_and_only_in_training() -> None:
     made, batch = stage(), frame_batch()
     batch.identity[:, 0] = batch.target
     torch.manual_seed(3)
-    source, driving, landmarks = made.train()._pictures(batch)
+    source, driving, landmarks, _ = made.train()._pictures(batch)
     assert torch.equal(source, driving)
     assert not torch.equal(driving, to_float(batch.target))
-    source, driving, landmarks = made.eval()._pictures(batch)
+    source, driving, landmarks, _ = made.eval()._pictures(batch)
     assert torch.equal(driving, to_float(batch.target))
-    assert landmarks is batch.landmarks
+    assert torch.equal(landmarks, batch.landmarks)
     still = stage(augment=False).train()._pictures(batch)[1]
     assert torch.equal(still, driving)
 
@@ -282,6 +284,110 @@ def test_published_weights_are_the_start_and_their_file_may_go(
     )
     with pytest.raises(ConfigError, match="leave them null"):
         stage(fomm_weights="vox.tar")
+
+
+def driven(**options: Any) -> KeypointReenactmentStage:
+    """A renderer of landmarks."""
+    values: dict[str, Any] = {
+        "detector": "landmarks", "keypoint_detector": None,
+        "keypoint_renderer": {**RENDERER, "keypoints": 10}, "discriminator": {**JUDGE, "keypoints": 10},
+    }  # fmt: skip
+    return stage(**values | options)
+
+
+def faces(seed: int) -> FrameBatch:
+    """Grey pictures with a white square on the nose of a face somewhere in them."""
+    batch = frame_batch(seed)
+    g = torch.Generator().manual_seed(seed)
+    mesh = 0.3 * torch.from_numpy(canonical_landmarks().copy())
+    at = 0.3 + 0.4 * torch.rand(2, 2, 1, 2, generator=g)
+    landmarks = mesh.expand(2, 2, -1, -1).clone()
+    landmarks[..., :2] += at
+    pictures = torch.full((2, 2, 3, SIZE, SIZE), 100, dtype=torch.uint8)
+    for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        x, y = (at[row, column, 0] * SIZE).long().tolist()
+        pictures[row, column, :, y - 4 : y + 4, x - 4 : x + 4] = 255
+    batch.identity, batch.target = pictures[:, :1], pictures[:, 1]
+    batch.identity_landmarks, batch.landmarks = landmarks[:, :1], landmarks[:, 1]
+    return batch
+
+
+def test_landmarks_drive_the_renderer_which_alone_learns(tmp_path: Path) -> None:
+    made = driven(lr=1e-2, augment=False, weights={"perceptual": 0.0, "pixel": 10.0, "gan": 0.0,
+                                                   "feature_matching": 0.0})  # fmt: skip
+    assert made.needs() == FramePairs(1, SIZE, 0, identity_landmarks=True)
+    parts = {name: weights(part) for name, part in made.named_children() if list(part.parameters())}
+    assert set(parts) == {"keypoint_renderer", "discriminator"}
+    terms = made.losses(faces(0))
+    assert set(terms) == {"pixel", "region"}
+    with torch.no_grad():
+        before = sum(float(made.losses(faces(900 + i))["pixel"]) for i in range(4))
+    fit(made, faces, tmp_path, steps=40)
+    with torch.no_grad():
+        after = sum(float(made.losses(faces(900 + i))["pixel"]) for i in range(4))
+    assert after < 0.5 * before
+    assert {name for name, was in parts.items() if moved(getattr(made, name), was)} == {
+        "keypoint_renderer"
+    }
+
+
+def test_keypoints_are_those_of_each_frames_own_landmarks() -> None:
+    made, batch = driven().eval(), faces(3)
+    shown: list[Any] = []
+    made.keypoint_renderer.register_forward_hook(lambda module, args, out: shown.append(args))
+    with torch.no_grad():
+        passed = made.generator_pass(batch)
+    _, of_source, of_driving = shown[0]
+    net = LandmarkKeypoints()
+    for found, landmarks in (
+        (of_source, batch.identity_landmarks[:, 0]),
+        (of_driving, batch.landmarks),
+    ):
+        wanted = net.of_mesh(landmarks)
+        torch.testing.assert_close(found.points, wanted.points)
+        torch.testing.assert_close(found.jacobians, wanted.jacobians)
+    assert passed.condition is not None
+    assert torch.equal(passed.condition, of_driving.points)
+
+
+def test_mirrored_pictures_are_driven_by_the_landmarks_of_mirrored_faces() -> None:
+    made, batch = driven().train(), faces(4)
+    batch.identity, batch.identity_landmarks = batch.target[:, None], batch.landmarks[:, None]
+    face = 0.3 * torch.from_numpy(canonical_landmarks().copy())
+    sides = set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        pair = made._pictures(batch)
+        assert pair.source_landmarks is not None
+        assert torch.equal(pair.source_landmarks, pair.landmarks)
+        # The face is symmetric: mirrored in the mesh's order, it is the same face somewhere else.
+        shift = pair.landmarks - face
+        torch.testing.assert_close(shift, shift[:, :1].expand_as(shift), atol=1e-5, rtol=0)
+        sides |= set((shift[:, 0, 0] - batch.landmarks[:, 0, 0]).abs().lt(0.01).tolist())
+    assert sides == {True, False}
+
+
+def test_a_renderer_of_landmarks_is_resumed_and_handed_over(tmp_path: Path) -> None:
+    root = make_prepared(tmp_path, frames=20, size=SIZE)
+    half, path = interrupted(
+        driven, lambda: TalkheadDataModule(str(root), batch_size=2, epoch_items=8, seed=3), tmp_path
+    )
+    detector = load_component(path, "keypoint_detector")
+    assert isinstance(detector, LandmarkKeypoints)
+    renderer = load_component(path, "keypoint_renderer")
+    assert torch.equal(weights(renderer), weights(half.keypoint_renderer))
+    again = KeypointReenactmentStage.load_from_checkpoint(path, weights_only=True)
+    assert isinstance(again.keypoint_detector, LandmarkKeypoints)
+    assert torch.equal(weights(again), weights(half))
+
+
+def test_what_does_not_go_with_landmarks_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected the 10 of detector: landmarks, got 3"):
+        driven(keypoint_renderer=RENDERER)
+    with pytest.raises(ConfigError, match="LandmarkKeypoints has no option width"):
+        driven(keypoint_detector={"width": 4})
+    with pytest.raises(ConfigError, match="or detector: landmarks as well"):
+        driven(fomm_weights="vox.tar", keypoint_renderer=None)
 
 
 def test_bad_options_are_refused() -> None:

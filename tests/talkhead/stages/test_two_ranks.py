@@ -30,7 +30,7 @@ from talkhead.batch import (
 )
 from talkhead.diffusion.sampler import SamplerSettings
 from talkhead.geometry.thin_plate import ThinPlate, random_thin_plate
-from talkhead.stages import motion_diffusion, pair_reenactment
+from talkhead.stages import landmark_terms, motion_diffusion, pair_reenactment
 from talkhead.stages.av_contrastive import AVContrastiveStage
 from talkhead.stages.base import Stage
 from talkhead.stages.lip_disentangle import LipDisentangleStage
@@ -44,6 +44,7 @@ from tests.talkhead.stages import (
     test_lip_sync_expert,
     test_ms_sync,
     test_rigid_syncer,
+    test_shallow_diffusion,
     test_syncer,
     test_syncnet,
 )
@@ -160,6 +161,17 @@ def made_face_vid2vid() -> Stage:
     return test_face_vid2vid.stage(augment=False, lr=SLOW, lr_extractor=SLOW)
 
 
+def made_landmark_renderer() -> Stage:
+    return test_keypoint_reenactment.driven(augment=False, lr=SLOW)
+
+
+def faces(seed: int) -> FrameBatch:
+    """Landmarks of faces, and noise: batch statistics of flat pictures would be ill-conditioned."""
+    batch, noise = joined(*map(test_keypoint_reenactment.faces, (seed, seed + 100))), frames(seed)
+    batch.identity, batch.target = noise.identity, noise.target
+    return batch
+
+
 def made_gaze() -> Stage:
     return test_gaze.stage(
         gaze={**test_gaze.NET, "widths": [4, 8, 8]}, augment=False, corner_noise=0.0, lr=SLOW
@@ -208,6 +220,19 @@ def adapter_runs(seed: int) -> SpeechRunBatch:
     return test_audio2exp.batch(seed=seed, rows=2 * ROWS)
 
 
+def made_shallow_diffusion() -> Stage:
+    """Without draws of portraits and known frames, which are each rank's own."""
+    made = test_shallow_diffusion.stage(
+        lr=SLOW, chain_share=0.0, measure_time=False, validation_clips=3
+    )
+    made.motion_model.set_statistics(torch.zeros(136), torch.ones(136), torch.full((136,), 0.1))
+    return made
+
+
+def landmark_motion(seed: int) -> SequenceBatch:
+    return test_shallow_diffusion.batch(seed=seed)
+
+
 STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "reenactment": (made_reenactment, frames),
     "av_contrastive": (made_contrastive, windows),
@@ -216,6 +241,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "motion_ar": (made_ar, sequences),
     "keypoint_reenactment": (made_keypoint_reenactment, frames),
     "face_vid2vid": (made_face_vid2vid, frames),
+    "landmark_renderer": (made_landmark_renderer, faces),
     "gaze": (made_gaze, frames),
     "syncnet": (made_syncnet, sync_windows),
     "rigid_syncer": (made_rigid_syncer, landmark_runs),
@@ -223,6 +249,7 @@ STAGES: dict[str, tuple[Callable[[], Stage], Callable[[int], Any]]] = {
     "ms_sync": (made_ms_sync, motion_runs),
     "lip_sync_expert": (made_lip_sync_expert, speech_runs),
     "audio2exp": (made_audio2exp, adapter_runs),
+    "shallow_diffusion": (made_shallow_diffusion, landmark_motion),
 }
 
 
@@ -265,7 +292,7 @@ class Noted(Callback):
 
 
 class OneDraw(ModuleType):
-    """Stands for ``torch`` in the diffusion stage: every rank takes its rows of one draw."""
+    """Stands for ``torch`` in the diffusion stages: every rank takes its rows of one draw."""
 
     def __init__(self, rank: int, ranks: int) -> None:
         super().__init__("torch")
@@ -293,7 +320,8 @@ def everything(name: str, rank: int, ranks: int, folder: Path) -> dict[str, Any]
     make, batches = STAGES[name]
     cli.quieten(["fit"])
     patch = pytest.MonkeyPatch()
-    patch.setattr(motion_diffusion, "torch", OneDraw(rank, ranks))
+    for drawing in (motion_diffusion, landmark_terms):
+        patch.setattr(drawing, "torch", OneDraw(rank, ranks))
     patch.setattr(pair_reenactment, "random_thin_plate", one_warp)
     noted, data, stage = Noted(), Rows(batches, rank, ranks), make()
     options: dict[str, Any] = {
