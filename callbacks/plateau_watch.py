@@ -56,7 +56,8 @@ class PlateauWatch(Callback):
             )
         self.patience, self.window, self.margin = patience, window, margin
         self.stop, self.term = stop, term
-        self._begin()
+        self.seen, self.told, self.left = 0, False, False
+        self.losses: deque[float] = deque(maxlen=window)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew; a resumed fit gets its full patience again.
@@ -69,7 +70,8 @@ class PlateauWatch(Callback):
                 f"PlateauWatch: {type(pl_module).__name__} has no blind_loss, the loss of an answer that "
                 "tells nothing; remove callbacks.plateau_watch.PlateauWatch from this stage's config."
             )
-        self._begin()
+        self.seen, self.told, self.left = 0, False, False
+        self.losses.clear()
 
     def on_train_batch_end(
         self,
@@ -99,10 +101,6 @@ class PlateauWatch(Callback):
         scores = {name: float(value) for name, value in trainer.callback_metrics.items()}
         log.warning("%s", explanation(self.seen, mean, blind, scores))
         trainer.should_stop = trainer.should_stop or self.stop
-
-    def _begin(self) -> None:
-        self.seen, self.told, self.left = 0, False, False
-        self.losses: deque[float] = deque(maxlen=self.window)
 
 
 def explanation(batches: int, mean: float, blind: float, scores: dict[str, float]) -> str:

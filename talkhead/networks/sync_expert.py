@@ -128,7 +128,8 @@ class SyncExpert(Component):
             ShapeError: Not as many points as pictures.
         """
         boxes = run_boxes(points, self.boxes).flatten(0, -2)
-        return crop_mouth(pictures.flatten(0, 1), boxes, self.side).unflatten(0, pictures.shape[:2])
+        cut = crop_mouth(pictures.flatten(0, 1), boxes, self.side)
+        return cut.reshape(*pictures.shape[:2], *cut.shape[1:])
 
     def run_windows(self, features: Tensor, first: Tensor) -> Tensor:
         """Windows ``(n, L, D)`` of runs that begin with the frames ``first`` ``(n,)``.

@@ -180,4 +180,4 @@ class _SpeechRows(nn.Module):
             if self.network is None:
                 self.network = self.front.load().to(wave.device)
             features = self.network(wave)
-        return features.unflatten(0, (-1, STEPS_PER_FRAME)).flatten(1)
+        return features.reshape(-1, STEPS_PER_FRAME * self.front.dim)

@@ -28,6 +28,16 @@ def tiny(kind: str = "large") -> Wav2Vec2Model:
     ).eval()
 
 
+def noted(heard: list[Tensor]) -> Callable[[Tensor], Tensor]:
+    """Stands for the transformer: notes what it gets and gives it back."""
+
+    def attended(x: Tensor) -> Tensor:
+        heard.append(x)
+        return x
+
+    return attended
+
+
 def speech(seconds: float) -> Tensor:
     """Noise whose level changes every second, about a mean that is not 0."""
     random = torch.Generator().manual_seed(0)
@@ -75,7 +85,7 @@ def test_convolutions_are_those_of_the_whole_file(
     monkeypatch.setattr(hubert, "STATISTICS_SAMPLES", 7000)
     heard: list[Tensor] = []
     chunked = HubertFeatures(model, False, chunk_steps=40, context_steps=5)
-    monkeypatch.setattr(chunked, "_attended", lambda x: heard.append(x) or x)
+    monkeypatch.setattr(chunked, "_attended", noted(heard))
     joined = torch.cat(list(chunked.chunks(wave)))
     with torch.no_grad():
         whole = model.feature_extractor(torch.nn.functional.pad(wave, (0, 80))[None], None)[0][0]
@@ -84,13 +94,13 @@ def test_convolutions_are_those_of_the_whole_file(
     assert max(x.shape[1] for x in heard) == 50
 
 
-def test_the_steps_of_a_frame_follow_its_sound() -> None:
+def test_the_steps_of_a_frame_follow_its_sound(monkeypatch: pytest.MonkeyPatch) -> None:
     features = HubertFeatures(tiny(), False)
     wave = torch.zeros(640 * 40)
     late = wave.clone()
     late[640 * 20 :] = speech(1)[: 640 * 20]
     heard: list[Tensor] = []
-    features._attended = lambda x: heard.append(x) or x  # type: ignore[method-assign]
+    monkeypatch.setattr(features, "_attended", noted(heard))
     features(wave), features(late)
     changed = (heard[0] != heard[1]).any(-1)[0].nonzero().flatten()
     assert changed[0] in (39, 40)  # step 39 reaches 80 samples into frame 20

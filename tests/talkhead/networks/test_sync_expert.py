@@ -38,8 +38,10 @@ def test_a_projection_head_by_hand() -> None:
     with torch.no_grad():
         head.projection.weight.copy_(torch.eye(2))
         head.projection.bias.zero_()
-        head.mix[1].weight.zero_()
-        head.mix[1].bias.copy_(torch.tensor([1.0, 0.0]))
+        second = head.mix[1]
+        assert isinstance(second, torch.nn.Linear)
+        second.weight.zero_()
+        second.bias.copy_(torch.tensor([1.0, 0.0]))
     # (3, 1) + (1, 0), normalised
     torch.testing.assert_close(
         head(torch.tensor([[3.0, 1.0]])), torch.tensor([[1.0, -1.0]]), atol=1e-4, rtol=0

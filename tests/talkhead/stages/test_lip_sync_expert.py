@@ -19,7 +19,6 @@ from talkhead.errors import ConfigError
 from talkhead.losses.lip_sync import lip_sync_loss
 from talkhead.metrics.sync_scores import sync_scores
 from talkhead.networks.sync_expert import SyncExpert
-from talkhead.stages import speech_features
 from talkhead.stages.lip_sync_expert import LipSyncExpertStage, embed_track
 from tests.datamodules.fakes import make_prepared
 from tests.talkhead.audio.test_hubert import tiny
@@ -206,7 +205,7 @@ def test_hubert_features_are_cached_and_then_need_no_weights(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hubert, "hubert_base", lambda: tiny("base"))
-    monkeypatch.setitem(speech_features.WIDTHS, "base", 24)
+    monkeypatch.setitem(hubert.WIDTHS, "base", 24)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
     file = tmp_path / "hubert.pth"
     torch.save(tiny("base").state_dict(), file)

@@ -12,7 +12,6 @@ from talkhead.audio.hubert import HubertFeatures
 from talkhead.audio.speech_windows import MEL_DIM, mel_speech
 from talkhead.errors import ConfigError
 from talkhead.networks.sync_expert import SyncExpert
-from talkhead.stages import speech_features
 from talkhead.stages.speech_features import expert_front, speech_front
 from tests.talkhead.audio.test_hubert import speech, tiny
 
@@ -25,7 +24,7 @@ EXPERT: dict[str, Any] = {
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of a tiny HuBERT."""
     monkeypatch.setattr(hubert, "hubert_base", lambda: tiny("base"))
-    monkeypatch.setitem(speech_features.WIDTHS, "base", 24)
+    monkeypatch.setitem(hubert.WIDTHS, "base", 24)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "cache"))
     file = tmp_path / "hubert.pth"
     torch.save(tiny("base").state_dict(), file)
