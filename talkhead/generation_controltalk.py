@@ -266,7 +266,7 @@ class BoxFinder:
 
     def __call__(self, number: int, picture: Picture) -> None:
         """Look at a frame, unless its number says it is left out."""
-        self._size = picture.shape[:2]
+        self._size = (picture.shape[0], picture.shape[1])
         if number % self._step:
             return
         found = self._landmarker.detect(picture)

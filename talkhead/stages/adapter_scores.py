@@ -101,7 +101,8 @@ class AdapterScores:
     @torch.no_grad()
     def __call__(self, row: Any) -> dict[str, float]:
         """Scores of a clip."""
-        clip, scores = self._read(row), {}
+        clip = self._read(row)
+        scores: dict[str, float] = {}
         for mode in self._stage.test_modes:
             real = self._real(clip)
             scores |= {f"gt/{mode}_{name}": value for name, value in real.items()}

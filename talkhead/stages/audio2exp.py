@@ -244,7 +244,8 @@ class Audio2ExpStage(Stage):
         run = self._read(batch)
         look = self.look(run.pictures.flatten(0, 1))
         made = self(look, self.hear(run.windows.flatten(0, 1)), self.test_alpha)
-        return to_bytes(made).unflatten(0, run.pictures.shape[:2])
+        shown: Tensor = to_bytes(made).unflatten(0, run.pictures.shape[:2])
+        return shown
 
     def sample_frames(self, batch: SpeechRunBatch) -> Tensor:
         """Source and drawn faces of each run's middle frame side by side, ``(n, H, 2 W, 3)`` uint8."""

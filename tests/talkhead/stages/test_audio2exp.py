@@ -134,7 +134,7 @@ def test_fit_and_test_from_the_command_line(root: Path, tmp_path: Path, run: Any
     folder = run(
         "fit", f"--config={EXPERIMENTS / 'runs' / '72_audio2exp.yaml'}", *common,
         *(f"--model.{name}={json.dumps(spec)}" for name, spec in parts.items()),
-        f"--model.image_size={SIZE}", "--model.weights.outside=1", "--data.epoch_items=8",
+        f"--model.image_size={SIZE}", "--model.weights.outside=1", "--data.epoch_items=4",
         "--trainer.max_steps=2", "--trainer.limit_val_batches=1",
         "--trainer.callbacks+=callbacks.alpha_ramp.AlphaRamp",
     )  # fmt: skip
