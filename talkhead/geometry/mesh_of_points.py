@@ -103,7 +103,8 @@ def _affine_fit(points: Tensor) -> Tensor:
     roots[RIGID] = 1.0
     design = torch.cat([points, points.new_ones(N_POINTS, 1)], dim=1)
     # A face without depth has no motion along it: the pseudo-inverse leaves that at 0.
-    return torch.linalg.pinv(roots * design, rtol=1e-6) * roots.T
+    fit: Tensor = torch.linalg.pinv(roots * design, rtol=1e-6) * roots.T
+    return fit
 
 
 @lru_cache(maxsize=1)

@@ -194,7 +194,7 @@ def thin_plate_weights(controls: Tensor, points: Tensor, *, smoothing: float = 0
             "thin plate: expected smoothing of at least 0 and controls apart from each other and not on one "
             f"line, got smoothing {smoothing} and {count} controls; leave some controls out."
         )
-    solved = torch.linalg.inv(system)[:, :count]
+    solved: Tensor = torch.linalg.inv(system)[:, :count]
     ones = points.new_ones(len(points), 1)
     return torch.cat([_kernel(_squares(points, controls)), points, ones], dim=1) @ solved
 

@@ -155,6 +155,7 @@ class KeypointReenactmentStage(AdversarialStage):
         self.shared_batch_norm = shared_batch_norm
         self.warp_sigmas, self.warp_side = (warp_affine_sigma, warp_bend_sigma), warp_side
         self.keypoint_detector: KeypointDetector | LandmarkKeypoints
+        kind: type[KeypointDetector | LandmarkKeypoints]
         kind = LandmarkKeypoints if detector == "landmarks" else KeypointDetector
         if fomm_weights is None:
             self.keypoint_detector = build_or_start(kind, keypoint_detector, "keypoint_detector")

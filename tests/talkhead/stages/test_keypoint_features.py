@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,16 +54,16 @@ def batch(count: int, frames: int = 6, seed: int = 0) -> SequenceBatch:
 
 
 def test_a_landmark_renderer_comes_whole_or_not_at_all() -> None:
-    small = {"width": 4, "max_width": 8, "residual_blocks": 1, "motion_width": 4,
+    small: dict[str, Any] = {"width": 4, "max_width": 8, "residual_blocks": 1, "motion_width": 4,
              "motion_max_width": 8, "motion_blocks": 2}  # fmt: skip
     detector, renderer = resolve_landmark_renderer({}, small)
     assert isinstance(detector, LandmarkKeypoints)
     assert renderer is not None
     assert not any(p.requires_grad for p in renderer.parameters())
     assert resolve_landmark_renderer(None, None) == (None, None)
-    for sources in (({}, None), (None, small)):
+    for given in (True, False):
         with pytest.raises(ConfigError, match="give both the same checkpoint"):
-            resolve_landmark_renderer(*sources)  # type: ignore[arg-type]  # a tuple of dict and None
+            resolve_landmark_renderer({} if given else None, None if given else small)
 
 
 def flipped(made: SequenceBatch) -> Tensor:
