@@ -193,8 +193,8 @@ def step_positions(
                 f"expected a start step of 1 to {schedule.steps} for this schedule, got {start_step}; "
                 "the full chain has all of them."
             )
-        below = [n for n in step_positions(schedule, settings) if n < start_step - 1]
-        return [start_step - 1, *below]
+        full = step_positions(schedule, settings)
+        return [start_step - 1, *(n for n in full if n < start_step - 1)]
     count, last = settings.steps, schedule.steps - 1
     if count > schedule.steps:
         raise ConfigError(

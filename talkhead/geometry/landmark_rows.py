@@ -42,4 +42,5 @@ def landmark_points(rows: Tensor) -> Tensor:
             f"expected landmark rows (..., {LANDMARK_DIM}), got {tuple(rows.shape)}; make them with "
             "landmark_rows."
         )
-    return rows.unflatten(-1, (N_POINTS, 2)) + MIDDLE
+    points: Tensor = rows.unflatten(-1, (N_POINTS, 2)) + MIDDLE
+    return points

@@ -117,7 +117,8 @@ def row_statistics(clips: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 def _mel(wave: Tensor) -> Tensor:
     steps = mel_spectrogram(wave)
-    return steps.unflatten(0, (-1, STEPS_PER_FRAME)).flatten(1)
+    rows: Tensor = steps.unflatten(0, (-1, STEPS_PER_FRAME)).flatten(1)
+    return rows
 
 
 def _prosody(wave: Tensor) -> Tensor:

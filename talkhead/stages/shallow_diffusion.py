@@ -280,7 +280,8 @@ class ShallowDiffusionStage(Stage):
         """Scores of one run: motion statistics, landmark distances, then :attr:`clip_evaluators`."""
         mean, std = (value.to(sample.real) for value in self.standard)
         scores = motion_scores(sample.generated, sample.real, (mean, std), SPACE)
-        for evaluator in (LandmarkScores(), *self.clip_evaluators):
+        own: list[ClipEvaluator] = [LandmarkScores()]
+        for evaluator in (*own, *self.clip_evaluators):
             scores.update(evaluator(sample))
         return scores
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from talkhead.diffusion.sampler import ItemNoise, SamplerSettings
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.geometry.landmark_rows import LANDMARK_DIM, landmark_points
+from talkhead.networks.landmark_coarse import Heard
 from talkhead.networks.landmark_motion_model import LandmarkMotionModel, SampleCost
 from tests.oracles.landmark_motion import coarse_by_frames
 
@@ -117,7 +118,12 @@ def test_long_speech_holds_one_window_at_a_time(monkeypatch: pytest.MonkeyPatch)
     mel, prosody, first = speech(400, rows=1)
     heard: list[int] = []
     hear = made.hear
-    monkeypatch.setattr(made, "hear", lambda m, p: heard.append(m.shape[1]) or hear(m, p))
+
+    def noted(mel: Tensor, prosody: Tensor) -> Heard:
+        heard.append(mel.shape[1])
+        return hear(mel, prosody)
+
+    monkeypatch.setattr(made, "hear", noted)
     rows = made.sample_rows(mel, prosody, first, [1], settings=SETTINGS, start_step=2)
     next(rows)
     assert len(heard) == 1  # nothing is computed before it is needed

@@ -11,7 +11,7 @@ from datamodules.base import TalkheadDataModule
 from talkhead.corpus.motion_process import MotionParams, MotionProcess
 from talkhead.corpus.prosody import measure_prosody
 from talkhead.corpus.state import FaceState
-from talkhead.corpus.truth import save_truth
+from talkhead.corpus.truth import load_truth, save_truth
 from talkhead.geometry.landmark_rows import LANDMARK_DIM
 from talkhead.stages.landmark_scores import LandmarkScores, running_mean, stream_scores, truth_parts
 from talkhead.stages.motion_evaluation import ClipSample
@@ -69,7 +69,7 @@ def test_each_stream_is_compared_with_both_parts_of_the_truth(
 
     def told(_: Any, data: Any, row: Any, __: Any) -> dict[str, torch.Tensor]:
         """Streams that are the truth: channels written into the first eight numbers of a row."""
-        parts = truth_parts(landmark_scores.load_truth(data.clip_truth_path(row)), row.frames)
+        parts = truth_parts(load_truth(data.clip_truth_path(row)), row.frames)
         both = {}
         for stream, part in (("rhythm", "prosody"), ("pose", "posture")):
             rows = torch.zeros(row.frames, LANDMARK_DIM)

@@ -11,7 +11,7 @@ from lightning.pytorch import seed_everything
 from datamodules.base import TalkheadDataModule
 from talkhead.batch import SequenceBatch
 from talkhead.checkpoint import load_component, read_checkpoint
-from talkhead.diffusion.shallow import boundary_step, squares
+from talkhead.diffusion.shallow import StartStep, boundary_step, squares
 from talkhead.errors import ConfigError
 from talkhead.losses.motion_streams import independence_loss
 from talkhead.networks.landmark_motion_model import LandmarkMotionModel
@@ -213,8 +213,9 @@ def test_scores_of_a_test_say_what_the_step_costs(root: Path, tmp_path: Path) ->
     fitted = trainer(tmp_path, 1, limit_val_batches=0)
     fitted.fit(made, datamodule=module)
     counts = {}
-    for start in (0, 10, "noise"):
-        made.start_step = start  # type: ignore[assignment]  # a loop of both kinds
+    starts: tuple[StartStep, ...] = (0, 10, "noise")
+    for start in starts:
+        made.start_step = start
         scores = fitted.test(made, datamodule=module, verbose=False)[0]
         counts[start] = scores["test/network_evaluations"]
         assert scores["test/sampling_time"] > 0
