@@ -32,9 +32,11 @@ from torch import Tensor
 from talkhead.diffusion.schedule import NoiseSchedule
 from talkhead.errors import ConfigError, ShapeError
 
-StartStep = int | Literal["calibrated", "predicted", "noise"]
-"""Where sampling starts: after so many diffusion steps (0 leaves the coarse prediction as it is), at the
-step calibrated on validation data, at the one predicted for each sample, or at pure noise."""
+StartKind = Literal["calibrated", "predicted", "noise"]
+"""Where sampling starts: at the step calibrated on validation data, at the one predicted for each sample, or
+at pure noise."""
+StartStep = int | StartKind
+"""The same, or after so many diffusion steps (0 leaves the coarse prediction as it is)."""
 
 
 def check_start(start: object, steps: int) -> None:
@@ -43,7 +45,7 @@ def check_start(start: object, steps: int) -> None:
     Raises:
         ConfigError: Neither 0 to ``steps`` nor a known word.
     """
-    words = get_args(get_args(StartStep)[1])
+    words = get_args(StartKind)
     number = isinstance(start, int) and not isinstance(start, bool) and 0 <= start <= steps
     if start is not None and start not in words and not number:
         raise ConfigError(

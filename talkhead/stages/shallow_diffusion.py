@@ -11,7 +11,7 @@ from torch import Tensor
 
 from talkhead.batch import FeatureSource, SequenceBatch, Sequences
 from talkhead.diffusion.sampler import SamplerKind, SamplerSettings, item_seed
-from talkhead.diffusion.shallow import BoundaryCalibration, StartStep, check_start
+from talkhead.diffusion.shallow import BoundaryCalibration, StartKind, StartStep, check_start
 from talkhead.errors import ConfigError
 from talkhead.losses.motion_streams import Independence, Norm
 from talkhead.metrics.sequences import Standard
@@ -83,7 +83,8 @@ class ShallowDiffusionStage(Stage):
         diffusion_norm: Norm = "l2",
         chain_share: float = 0.5,
         train_below: int | None = None,
-        start_step: StartStep = "calibrated",
+        start: StartKind = "calibrated",
+        start_step: int | None = None,
         tolerance: float = 0.0,
         sampler: SamplerKind = "dpmpp2m",
         sampling_steps: int = 20,
@@ -110,8 +111,9 @@ class ShallowDiffusionStage(Stage):
             chain_share: Share of training batches that begin as a later window does: some frames known,
                 and a portrait from anywhere in the run. The others know frame 0 alone, the portrait.
             train_below: Train the denoiser on so many steps only; null trains all.
-            start_step: Where sampling starts: a number of steps, ``calibrated``, ``predicted`` or
-                ``noise``; chosen at test time.
+            start: Where sampling starts: at the step ``calibrated`` in validation, at the one ``predicted``
+                for each run, or at pure ``noise``; chosen at test time.
+            start_step: After so many diffusion steps instead; 0 leaves the coarse motion as it is.
             tolerance: Nats an entry that the boundary always allows.
             sampler: ``ddpm``, ``ddim`` or ``dpmpp2m``.
             sampling_steps: Evaluations of the full chain; a shallow start runs those below its step.
@@ -136,7 +138,8 @@ class ShallowDiffusionStage(Stage):
             )
         self.motion_model = build(LandmarkMotionModel, motion_model, "motion_model")
         steps, frames = self.motion_model.schedule.steps, self.motion_model.max_length
-        check_start(start_step, steps)
+        self.start_step: StartStep = start if start_step is None else start_step
+        check_start(self.start_step, steps)
         if train_below is not None and not 1 <= train_below <= steps:
             raise ConfigError(f"train_below: expected 1 to {steps} or null, got {train_below}.")
         if not overlap < frames:
@@ -146,7 +149,6 @@ class ShallowDiffusionStage(Stage):
         )
         self.options = TermOptions(independence, norm, diffusion_norm, train_below, tolerance)
         self.chain_share = chain_share
-        self.start_step: StartStep = start_step
         self.settings = SamplerSettings(
             kind=sampler, steps=sampling_steps, guidance=1.0, overlap=overlap, seed=sample_seed
         )

@@ -159,7 +159,7 @@ def test_command_lists_templates_and_needs_something_to_do(
     assert report.main(["--list-templates"]) == 0
     text = capsys.readouterr().out
     assert "diffusion_prior/table2: Table 2, Variance and naturalness" in text
-    assert "our rows need the system controltalk, which is not built yet" in text
+    assert "controltalk/figure8: " in text
     out = f"--out={tmp_path / 'out'}"
     for args, message in (
         ([out], "expected folders with runs"),
