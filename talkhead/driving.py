@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from talkhead.errors import ConfigError
-from talkhead.generation import GeneratorRenderer
+from talkhead.generation.renderers import GeneratorRenderer
 from talkhead.landmarks.base import Landmarker
 from talkhead.metrics.correlation import correlation
 from talkhead.metrics.part_distances import (

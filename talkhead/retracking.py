@@ -13,14 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from talkhead.errors import DataError
-from talkhead.generation import (
-    GeneratorRenderer,
-    MeshRenderer,
-    Picture,
-    Portrait,
-    RendererName,
-    TalkingHead,
-)
+from talkhead.generation.portrait import Picture, Portrait
+from talkhead.generation.prior import TalkingHead
+from talkhead.generation.renderers import GeneratorRenderer, MeshRenderer, RendererName
 from talkhead.geometry.crop import Box, crop_frame, to_crop_units
 from talkhead.landmarks.base import Landmarker
 from talkhead.landmarks.gaps import bridge
@@ -102,7 +97,7 @@ class RetrackedScores:
             clips: How many runs of frames are scored, the first of the test split.
             frames: Frames of each run that are scored, from its beginning; None: all.
         """
-        self._head = TalkingHead(stage, digest="")
+        self._head = TalkingHead(stage)
         self._data, self._renderer, self._landmarker = data, renderer, landmarker
         self._limit, self._frames = clips, frames
         self._chosen: set[tuple[str, int]] = set()

@@ -17,12 +17,9 @@ from talkhead.errors import ConfigError
 
 if TYPE_CHECKING:
     from talkhead.diffusion.shallow import StartStep
-    from talkhead.generation import Request, TalkingHead
-    from talkhead.generation_controltalk import ControlTalker
-    from talkhead.generation_keypoints import KeypointTalker
-    from talkhead.generation_landmarks import LandmarkTalker
-
-    Talker = TalkingHead | KeypointTalker | LandmarkTalker
+    from talkhead.generation.controltalk import ControlTalker
+    from talkhead.generation.request import Request
+    from talkhead.generation.talker import PortraitTalker
 
 RENDERERS = ("generator", "mesh")
 SYNTHETIC_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
@@ -104,7 +101,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError(
             f"--size: expected an even number of at least 64 pixels, got {options.size}."
         )
-    from talkhead.generation_controltalk import ControlTalker
+    from talkhead.generation.controltalk import ControlTalker
 
     talker = _load(options.checkpoint)
     if isinstance(talker, ControlTalker):
@@ -115,35 +112,37 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _load(path: Path) -> Talker | ControlTalker:
+def _load(path: Path) -> PortraitTalker | ControlTalker:
     """The model of a checkpoint, whatever system it belongs to.
 
     Raises:
         StageLinkError: A checkpoint of a stage that makes no motion.
     """
     from talkhead.checkpoint import read_block, read_checkpoint
-    from talkhead.generation import TalkingHead
-    from talkhead.generation_controltalk import ControlTalker
-    from talkhead.generation_keypoints import KeypointTalker
-    from talkhead.generation_landmarks import LandmarkTalker
+    from talkhead.generation.controltalk import ControlTalker
+    from talkhead.generation.keypoints import KeypointTalker
+    from talkhead.generation.landmarks import LandmarkTalker
+    from talkhead.generation.prior import TalkingHead
 
     block = read_block(read_checkpoint(path), path)
-    if block["stage"] == "audio2exp":
-        return ControlTalker.of(block, path)
-    talkers: dict[str, type[Talker]] = {
+    talkers: dict[str, type[PortraitTalker | ControlTalker]] = {
+        "motion_diffusion": TalkingHead,
+        "motion_ar": TalkingHead,
         "ms_sync": KeypointTalker,
         "shallow_diffusion": LandmarkTalker,
+        "audio2exp": ControlTalker,
     }
+    # A stage that makes no motion is refused by the talker of the priors.
     return talkers.get(block["stage"], TalkingHead).of(block, path)
 
 
 def _write(
-    options: argparse.Namespace, head: Talker, renderers: list[str], seeds: list[int]
+    options: argparse.Namespace, head: PortraitTalker, renderers: list[str], seeds: list[int]
 ) -> None:
     """Decode, animate, encode; one block of frames in memory at a time."""
     from rich.progress import Progress
 
-    from talkhead.generation import find_portrait
+    from talkhead.generation.portrait import find_portrait
     from talkhead.landmarks.mediapipe_mesh import MediaPipeMesh
     from talkhead.media.decode import read_audio
     from talkhead.media.encode import VideoWriter
@@ -171,10 +170,11 @@ def _write(
 
 
 def _request(
-    options: argparse.Namespace, head: Talker, renderers: list[str], seeds: list[int]
+    options: argparse.Namespace, head: PortraitTalker, renderers: list[str], seeds: list[int]
 ) -> Request:
     """The options, with the faces of the frames that ``--edit`` fixes."""
-    from talkhead.generation import Request, find_portrait
+    from talkhead.generation.portrait import find_portrait
+    from talkhead.generation.request import Request
     from talkhead.landmarks.mediapipe_mesh import MediaPipeMesh
 
     edits = {}

@@ -14,8 +14,9 @@ import numpy as np
 from talkhead.errors import ConfigError
 
 if TYPE_CHECKING:
-    from talkhead.generation import Picture
-    from talkhead.generation_controltalk import ControlTalker, FaceVideo, Speaking
+    from talkhead.generation.controltalk import ControlTalker, Speaking
+    from talkhead.generation.face_video import FaceVideo
+    from talkhead.generation.portrait import Picture
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
 OWN = {
@@ -179,7 +180,7 @@ def talking(
     Yields:
         ``(H, W, 3)`` uint8 with even sides.
     """
-    from talkhead.generation_controltalk import resized
+    from talkhead.generation.face_video import resized
     from talkhead.geometry.paste_back import PasteBack
 
     side = talker.side
@@ -211,7 +212,7 @@ def is_video(path: Path) -> bool:
 
 
 def _speaking(options: argparse.Namespace) -> Speaking:
-    from talkhead.generation_controltalk import Speaking
+    from talkhead.generation.controltalk import Speaking
 
     foreign = [name for key, (name, default) in FOREIGN.items() if getattr(options, key) != default]
     if foreign:
@@ -233,7 +234,7 @@ def _speaking(options: argparse.Namespace) -> Speaking:
 
 def _face(path: Path, frames: int, talker: ControlTalker, end: str | None) -> FaceVideo:
     """The face of a picture or video."""
-    from talkhead.generation_controltalk import find_face, picture_reader
+    from talkhead.generation.face_video import find_face, picture_reader
     from talkhead.landmarks.mediapipe_mesh import MediaPipeMesh
     from talkhead.media.decode import read_image
     from talkhead.media.endless import frames_from

@@ -13,7 +13,7 @@ import torch
 from callbacks.retracked_motion import RetrackedMotion
 from datamodules.base import TalkheadDataModule
 from talkhead.errors import ConfigError
-from talkhead.generation import TalkingHead
+from talkhead.generation.prior import TalkingHead
 from talkhead.retracking import MARGIN, RENDER_SIZE, RetrackedScores
 from talkhead.stages.motion_evaluation import ClipSample
 from tests.chain.recipes import run

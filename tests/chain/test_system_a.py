@@ -13,7 +13,8 @@ from talkhead.__main__ import main
 from talkhead.checkpoint import read_block, read_checkpoint
 from talkhead.corpus.state import FaceState
 from talkhead.errors import TalkheadError
-from talkhead.generation import TalkingHead, speech_level
+from talkhead.generation.prior import TalkingHead
+from talkhead.generation.speech import speech_level
 from talkhead.media.decode import iter_frames, probe, read_audio
 from talkhead.media.encode import write_wav
 from talkhead.stages.av_contrastive import AVContrastiveStage
@@ -176,7 +177,7 @@ def test_same_seed_same_codes_and_blocks_do_not_matter(
     nonlip, lip = codes(0)
     assert nonlip.shape == (1, 25, 6)
     assert lip.shape == (25, DIM - 6)
-    monkeypatch.setattr("talkhead.generation.BLOCK_FRAMES", 10)
+    monkeypatch.setattr("talkhead.generation.speech.BLOCK_FRAMES", 10)
     again, lip_again = codes(0)
     torch.testing.assert_close(again, nonlip, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(lip_again, lip, rtol=1e-4, atol=1e-5)

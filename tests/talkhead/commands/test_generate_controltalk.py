@@ -10,12 +10,14 @@ import pytest
 from talkhead.commands import generate
 from talkhead.commands.generate_controltalk import talking
 from talkhead.errors import ConfigError
-from talkhead.generation_controltalk import ControlTalker, FaceVideo, Speaking, picture_reader
+from talkhead.generation.controltalk import ControlTalker, Speaking
+from talkhead.generation.face_video import FaceVideo, picture_reader
 from talkhead.geometry.crop import Box
 from talkhead.landmarks import mediapipe_mesh
 from talkhead.media.decode import import_av, iter_frames, read_audio
 from talkhead.media.encode import write_png, write_video, write_wav
-from tests.talkhead.test_generation_controltalk import Tracker, saved, scene, speech
+from tests.talkhead.generation.test_controltalk import saved, speech
+from tests.talkhead.generation.test_face_video import Tracker, scene
 
 FRAMES = 12
 BOX = Box(101, 53, 64)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -14,62 +14,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from talkhead.audio.filter_bank import log_filter_bank
-from talkhead.batch import to_bytes
-from talkhead.checkpoint import read_block, read_checkpoint
-from talkhead.errors import ConfigError, StageLinkError
-from talkhead.generation import BLOCK_FRAMES, Picture, Portrait, Request, as_batch, speech_level
-from talkhead.geometry.crop import policy_share
-from talkhead.geometry.keypoints import Keypoints, unpack
-from talkhead.networks.keypoint_renderer import KeypointRenderer
+from talkhead.errors import StageLinkError
+from talkhead.generation.portrait import Picture, Portrait, as_batch
+from talkhead.generation.renderers import RENDER_FRAMES, KeypointGeneratorRenderer
+from talkhead.generation.request import Request
+from talkhead.generation.speech import BLOCK_FRAMES, speech_level
+from talkhead.generation.talker import PortraitTalker, load_stage
+from talkhead.geometry.keypoints import unpack
 from talkhead.networks.mesh_keypoints import MeshKeypoints
 from talkhead.networks.window_syncer import STEPS_PER_FRAME
 from talkhead.render.portrait import PortraitAnimator
 from talkhead.stages.keypoint_features import PictureDetector
 from talkhead.stages.ms_sync import MSSyncStage
 
-RENDER_FRAMES = 8
-"""Pictures in one pass of the learned renderer."""
-
 
 @dataclass
-class KeypointTalker:
+class KeypointTalker(PortraitTalker):
     """A trained generator of keypoint motion together with everything its checkpoint carries.
 
     Attributes:
         stage: The stage in eval mode.
-        digest: Digest of the generator's weights.
-        block: The checkpoint's talkhead block.
     """
 
+    stages = (MSSyncStage.stage_name(),)
+    component = "motion_generator"
     stage: MSSyncStage
-    digest: str
-    block: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path | str) -> KeypointTalker:
-        """Read a checkpoint of stage ``ms_sync``.
-
-        Raises:
-            StageLinkError: It belongs to another stage.
-        """
-        block = read_block(read_checkpoint(path), path)
-        return cls.of(block, path)
-
-    @classmethod
-    def of(cls, block: dict[str, Any], path: Path | str) -> KeypointTalker:
+    def of(cls, block: dict[str, Any], path: Path | str) -> Self:
         """As :meth:`load`, of a checkpoint whose talkhead block has been read already."""
-        if block["stage"] != MSSyncStage.stage_name():
-            raise StageLinkError(
-                f"{path} is a checkpoint of stage {block['stage']}; expected ms_sync."
-            )
-        stage = MSSyncStage.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-        stage.eval().requires_grad_(False)
-        return cls(stage, block["components"]["motion_generator"]["digest"], block)
-
-    @property
-    def face_share(self) -> float:
-        """Share of the crop that the face took in training."""
-        return policy_share(self.block["video"]["crop"])
+        cls.check_stage(block, path)
+        return cls(load_stage(MSSyncStage, path), block=block)
 
     def keypoints(self, portrait: Portrait) -> Tensor:
         """Keypoints of a face, ``(60,)``."""
@@ -107,12 +82,10 @@ class KeypointTalker:
             ConfigError: Options that only a sampled motion has.
             StageLinkError: A renderer the checkpoint does not carry.
         """
-        refused = request.used()
-        if refused:
-            raise ConfigError(
-                f"{', '.join(refused)}: expected none of these for a checkpoint of stage ms_sync, whose "
-                "motion is not sampled: one portrait and speech have one motion. Leave them out."
-            )
+        request.check(
+            (),
+            "stage ms_sync, whose motion is not sampled: one portrait and speech have one motion",
+        )
         first = self.keypoints(portrait)
         renderers = [self._renderer(name, portrait, first, request) for name in request.renderers]
         rows = self.motion(wave, first)
@@ -163,39 +136,3 @@ class KeypointMeshRenderer:
         """Frames ``(H, H, 3)`` of keypoints ``(t, 60)``."""
         for points in self._mesh.warp_landmarks(self._landmarks, self._first, keypoints).numpy():
             yield self._animator.draw(points)
-
-
-class KeypointGeneratorRenderer:
-    """Frames from the learned renderer of ``keypoint_reenactment``, driven by absolute keypoints."""
-
-    def __init__(
-        self,
-        network: KeypointRenderer,
-        side: int,
-        portrait: Portrait,
-        source: Keypoints,
-        size: int,
-    ) -> None:
-        """Encode the portrait once.
-
-        Args:
-            network: The renderer.
-            side: Of the pictures it was trained on, in pixels.
-            portrait: Whom to show.
-            source: Its keypoints, points ``(1, K, 2)``.
-            size: Side of the pictures in pixels.
-        """
-        self._network, self._source, self._size = network, source, size
-        picture = as_batch(portrait.picture, side, source.points.device)
-        with torch.no_grad():
-            self._state = network.encode(picture)
-
-    def __call__(self, driving: Keypoints) -> Iterator[Picture]:
-        """Frames ``(H, H, 3)`` of ``t`` frames' keypoints."""
-        import cv2
-
-        with torch.no_grad():
-            made = self._network.render(self._state, self._source, driving)
-        for frame in to_bytes(made).permute(0, 2, 3, 1).cpu().numpy():
-            side = (self._size, self._size)
-            yield cast(Picture, cv2.resize(frame, side, interpolation=cv2.INTER_CUBIC))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from itertools import islice, repeat
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,9 @@ from datamodules.base import TalkheadDataModule
 from talkhead.audio.speech_windows import speech_windows
 from talkhead.commands.generate import _load
 from talkhead.errors import ConfigError, DataError, StageLinkError
-from talkhead.generation_controltalk import (
-    RENDER_FRAMES,
-    TRACKED_FRAMES,
-    BoxFinder,
-    ControlTalker,
-    FaceVideo,
-    Speaking,
-    find_face,
-    picture_reader,
-)
+from talkhead.generation.controltalk import RENDER_FRAMES, ControlTalker, Speaking, _Poses
+from talkhead.generation.face_video import FaceVideo, picture_reader
 from talkhead.geometry.crop import Box
-from talkhead.geometry.face_topology import canonical_landmarks
 from talkhead.specs import SAMPLES_PER_FRAME
 from tests.datamodules.fakes import make_prepared
 from tests.talkhead.stages.short_runs import trainer
@@ -138,8 +129,6 @@ def test_absolute_poses_are_those_of_the_driving_video(talker: ControlTalker) ->
 
 
 def test_relative_poses_add_the_changes_since_the_first_frame(talker: ControlTalker) -> None:
-    from talkhead.generation_controltalk import _Poses
-
     moving = [face(s) for s in range(12)]
     own = talker.heads([face(50)] * 6)
     poses = _Poses(talker, iter(moving), Speaking(transfer="relative", driving_expression=True))
@@ -195,70 +184,6 @@ def test_ten_minutes_of_speech_hold_a_block_of_faces(
 class _Look:
     def __init__(self, count: int) -> None:
         self.head = None
-
-
-# -- faces of videos --------------------------------------------------------------------------------
-
-
-class Tracker:
-    """Finds one face where a bright square is."""
-
-    name = "bright"
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def detect(self, frame: NDArray[Any]) -> list[NDArray[np.float32]]:
-        self.asked += 1
-        rows, columns = np.nonzero(frame[..., 0] > 200)
-        if not len(rows):
-            return []
-        points = canonical_landmarks().astype(np.float32) * 40
-        points[:, 0] += columns.mean()
-        points[:, 1] += rows.mean()
-        return [points]
-
-    def track(self, frames: Any) -> Any:
-        raise AssertionError("pictures are searched one by one")
-
-
-def scene(at: int) -> NDArray[Any]:
-    picture = np.zeros((200, 300, 3), np.uint8)
-    picture[90:110, at - 10 : at + 10] = 255
-    return picture
-
-
-def test_the_box_holds_the_face_of_a_whole_video() -> None:
-    video = [scene(120 + n % 40) for n in range(300)]
-    tracker = Tracker()
-    found = find_face(
-        lambda start, stop: iter(video[start:stop]), 1000, tracker, 0.5, "v.mp4", "hold"
-    )
-    assert (found.frames, found.end) == (300, "hold")
-    assert found.box.x < 120 < 160 < found.box.x + found.box.side
-    assert tracker.asked < 300
-    assert [p.shape for p in islice(found.crops(found.endless(), 32), 2)] == [(32, 32, 3)] * 2
-    portrait = find_face(picture_reader(scene(150)), 1000, tracker, 0.5, "p.png", "hold")
-    assert portrait.frames == 1
-    assert np.array_equal(next(portrait.endless()), scene(150))
-
-
-def test_long_videos_are_searched_ever_less_often() -> None:
-    tracker = Tracker()
-    finder = BoxFinder(tracker)
-    picture = scene(150)
-    for number in range(15_000):
-        finder(number, picture)
-        assert len(finder._faces) <= 2 * TRACKED_FRAMES
-    assert tracker.asked < 10 * TRACKED_FRAMES
-    assert finder.box(0.5, "v.mp4").side > 0
-
-
-def test_a_video_without_a_face_is_refused() -> None:
-    with pytest.raises(DataError, match="no face found in v"):
-        find_face(
-            picture_reader(np.zeros((64, 64, 3), np.uint8)), 5, Tracker(), 0.5, "v.mp4", "hold"
-        )
 
 
 # -- refusals ---------------------------------------------------------------------------------------

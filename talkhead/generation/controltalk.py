@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,15 +15,12 @@ from torch import Tensor
 
 from talkhead.audio.speech_stream import stream_windows
 from talkhead.batch import to_bytes, to_float
-from talkhead.checkpoint import read_block, read_checkpoint
-from talkhead.errors import ConfigError, DataError, StageLinkError
-from talkhead.generation import Picture
-from talkhead.geometry.crop import Box, clip_box, crop_frame, policy_share
-from talkhead.landmarks.base import Landmarker
-from talkhead.media.endless import End, Reader, count_frames, endless_frames
+from talkhead.errors import ConfigError, DataError
+from talkhead.generation.portrait import Picture
+from talkhead.generation.speech import speech_frames
+from talkhead.generation.talker import Talker, load_stage
 from talkhead.networks.face_look import Look
 from talkhead.networks.motion_extractor import HeadMotion
-from talkhead.specs import SAMPLES_PER_FRAME, samples_to_frames
 from talkhead.stages.audio2exp import Audio2ExpStage
 
 Transfer = Literal["absolute", "relative"]
@@ -33,8 +29,6 @@ RENDER_FRAMES = 8
 MOUTH_OPENING = 0.7
 """Alpha of the released code; the paper recommends about 0.5."""
 MOST_OPEN = 1.5
-TRACKED_FRAMES = 128
-"""About so many frames of a video are searched for the face, evenly spaced; at most twice as many."""
 
 
 @dataclass(frozen=True)
@@ -66,69 +60,23 @@ class Speaking:
             raise ConfigError(f"--transfer: expected absolute or relative, got {self.transfer!r}.")
 
 
-@dataclass(frozen=True)
-class FaceVideo:
-    """A face in a video, or in a picture, which is a video of one frame.
-
-    Attributes:
-        read: Gives frames by number.
-        frames: How many there are.
-        box: Where the face is, the same in all of them.
-        end: What comes after the last frame.
-    """
-
-    read: Reader
-    frames: int
-    box: Box
-    end: End = "ping_pong"
-
-    def endless(self) -> Iterator[Picture]:
-        """Whole frames, ``(H, W, 3)``, without an end."""
-        return (picture for _, picture in endless_frames(self.read, self.frames, self.end))
-
-    def crops(self, frames: Iterable[Picture], size: int) -> Iterator[Picture]:
-        """The face of frames, ``(size, size, 3)``."""
-        return (crop_frame(frame, self.box, size) for frame in frames)
-
-
 @dataclass
-class ControlTalker:
+class ControlTalker(Talker):
     """A trained adapter together with everything its checkpoint carries.
 
     Attributes:
         stage: The stage in eval mode.
-        digest: Digest of the adapter's weights.
-        block: The checkpoint's talkhead block.
     """
 
+    stages = (Audio2ExpStage.stage_name(),)
+    component = "audio2exp"
     stage: Audio2ExpStage
-    digest: str
-    block: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, path: Path | str) -> ControlTalker:
-        """Read a checkpoint of stage ``audio2exp``.
-
-        Raises:
-            StageLinkError: It belongs to another stage.
-        """
-        return cls.of(read_block(read_checkpoint(path), path), path)
-
-    @classmethod
-    def of(cls, block: dict[str, Any], path: Path | str) -> ControlTalker:
+    def of(cls, block: dict[str, Any], path: Path | str) -> Self:
         """As :meth:`load`, of a checkpoint whose talkhead block has been read already."""
-        if block["stage"] != Audio2ExpStage.stage_name():
-            raise StageLinkError(
-                f"{path} is a checkpoint of stage {block['stage']}; expected audio2exp."
-            )
-        stage = Audio2ExpStage.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-        stage.eval().requires_grad_(False)
-        return cls(stage, block["components"]["audio2exp"]["digest"], block)
-
-    @property
-    def face_share(self) -> float:
-        """Share of the crop that the face took in training."""
-        return policy_share(self.block["video"]["crop"])
+        cls.check_stage(block, path)
+        return cls(load_stage(Audio2ExpStage, path), block=block)
 
     @property
     def side(self) -> int:
@@ -142,11 +90,7 @@ class ControlTalker:
             DataError: The sound is shorter than a frame.
             ConfigError: The expert hears HuBERT, whose weights are missing.
         """
-        frames = samples_to_frames(len(wave))
-        if frames < 1:
-            raise DataError(
-                f"the speech has {len(wave)} samples; expected at least {SAMPLES_PER_FRAME} (40 ms)."
-            )
+        frames = speech_frames(wave)
         expert, device = self.stage.sync_expert, self.stage.device
         chunks = self.stage.speech_front.chunks(torch.from_numpy(wave).to(device))
         pieces = stream_windows(chunks, frames, length=expert.window, align=expert.align)
@@ -249,80 +193,3 @@ class _Poses:
 def _first(head: HeadMotion) -> HeadMotion:
     """The motion of the first picture."""
     return HeadMotion(*(part[:1] for part in head))
-
-
-class BoxFinder:
-    """The one box of a video's face, from evenly spaced frames, in constant memory.
-
-    While a video is read, every frame up to the 256th is searched, then every second one, every fourth, and
-    so on; of the faces found, those of a kept spacing are remembered.
-    """
-
-    def __init__(self, landmarker: Landmarker) -> None:
-        """Keep the tracker."""
-        self._landmarker = landmarker
-        self._step, self._size = 1, (0, 0)
-        self._faces: dict[int, NDArray[np.float32] | None] = {}
-
-    def __call__(self, number: int, picture: Picture) -> None:
-        """Look at a frame, unless its number says it is left out."""
-        self._size = (picture.shape[0], picture.shape[1])
-        if number % self._step:
-            return
-        found = self._landmarker.detect(picture)
-        self._faces[number] = found[0] if found else None
-        if len(self._faces) >= 2 * TRACKED_FRAMES:
-            self._step *= 2
-            self._faces = {n: face for n, face in self._faces.items() if n % self._step == 0}
-
-    def box(self, face_share: float, what: str) -> Box:
-        """The box that holds the face in all frames.
-
-        Raises:
-            DataError: No frame shows a face.
-        """
-        faces = [face for face in self._faces.values() if face is not None]
-        height, width = self._size
-        if not faces:
-            raise DataError(
-                f"no face found in {what} ({width} x {height} pixels); expected one clearly visible, "
-                "roughly frontal face at least 60 pixels wide."
-            )
-        return clip_box(np.stack(faces), width, height, face_share)
-
-
-def find_face(
-    read: Reader, at_most: int, landmarker: Landmarker, face_share: float, what: str, end: End
-) -> FaceVideo:
-    """Read a video once: how long it is, and where its face is.
-
-    Args:
-        read: The video, or a picture as a video of one frame.
-        at_most: Frames of it that are of use, those of the speech.
-        landmarker: Face tracker.
-        face_share: Share of the crop's width that the face takes, that of training.
-        what: Name of the video, for messages.
-        end: What comes after its last frame.
-
-    Raises:
-        DataError: No face, or no frame.
-    """
-    finder = BoxFinder(landmarker)
-    frames = count_frames(read, at_most, finder)
-    return FaceVideo(read, frames, finder.box(face_share, what), end)
-
-
-def picture_reader(picture: Picture) -> Reader:
-    """A picture as a video of one frame."""
-
-    def read(start: int, stop: int) -> Iterator[Picture]:
-        return iter([picture][start:stop])
-
-    return read
-
-
-def resized(picture: Picture, side: int) -> Picture:
-    """A square picture at another size."""
-    if len(picture) == side:
-        return picture
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from talkhead.checkpoint import load_component, read_block, read_checkpoint, resolve
+from talkhead.checkpoint import load_component, resolve
 from talkhead.corpus.prosody import measure_prosody
 from talkhead.diffusion.sampler import SamplerSettings
-from talkhead.errors import ConfigError, StageLinkError
-from talkhead.generation import Picture, Portrait, Request, mel_pieces
-from talkhead.generation_keypoints import RENDER_FRAMES, KeypointGeneratorRenderer
-from talkhead.geometry.crop import policy_share
+from talkhead.errors import StageLinkError
+from talkhead.generation.portrait import Picture, Portrait
+from talkhead.generation.renderers import RENDER_FRAMES, KeypointGeneratorRenderer
+from talkhead.generation.request import Request
+from talkhead.generation.speech import mel_pieces
+from talkhead.generation.talker import PortraitTalker
 from talkhead.geometry.landmark_rows import landmark_points, landmark_rows
 from talkhead.geometry.mesh_of_points import MeshOfPoints
 from talkhead.geometry.points68 import ibug_points
@@ -36,44 +38,25 @@ LandmarkRenderer = Callable[[Tensor], Iterator[Picture]]
 
 
 @dataclass
-class LandmarkTalker:
+class LandmarkTalker(PortraitTalker):
     """A trained model of landmark motion.
 
     Attributes:
         model: The model in eval mode.
-        digest: Digest of its weights.
-        block: The checkpoint's talkhead block.
         path: The checkpoint, which may hold a landmark renderer as well.
     """
 
+    stages = (STAGE,)
+    component = "motion_model"
     model: LandmarkMotionModel
-    digest: str
-    block: dict[str, Any] = field(default_factory=dict)
     path: Path | None = None
 
     @classmethod
-    def load(cls, path: Path | str) -> LandmarkTalker:
-        """Read a checkpoint of stage ``shallow_diffusion``.
-
-        Raises:
-            StageLinkError: It belongs to another stage.
-        """
-        return cls.of(read_block(read_checkpoint(path), path), path)
-
-    @classmethod
-    def of(cls, block: dict[str, Any], path: Path | str) -> LandmarkTalker:
+    def of(cls, block: dict[str, Any], path: Path | str) -> Self:
         """As :meth:`load`, of a checkpoint whose talkhead block has been read already."""
-        if block["stage"] != STAGE:
-            raise StageLinkError(
-                f"{path} is a checkpoint of stage {block['stage']}; expected {STAGE}."
-            )
-        model = resolve(LandmarkMotionModel, str(path), "motion_model")
-        return cls(model, block["components"]["motion_model"]["digest"], block, Path(path))
-
-    @property
-    def face_share(self) -> float:
-        """Share of the crop that the face took in training."""
-        return policy_share(self.block["video"]["crop"])
+        cls.check_stage(block, path)
+        model = resolve(LandmarkMotionModel, str(path), cls.component)
+        return cls(model, Path(path), block=block)
 
     def motion(
         self, wave: NDArray[np.float32], portrait: Portrait, request: Request
@@ -114,12 +97,10 @@ class LandmarkTalker:
             ConfigError: Options of other systems.
             StageLinkError: No renderer, or one that landmarks do not drive.
         """
-        refused = request.used(*ACCEPTED)
-        if refused:
-            raise ConfigError(
-                f"{', '.join(refused)}: expected none of these for a checkpoint of stage {STAGE}, whose "
-                "motion begins with the portrait and has no guidance. Leave them out."
-            )
+        request.check(
+            ACCEPTED,
+            f"stage {STAGE}, whose motion begins with the portrait and has no guidance",
+        )
         columns = [
             (row, self._renderer(name, portrait, request))
             for row in range(len(request.seeds))

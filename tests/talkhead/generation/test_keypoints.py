@@ -11,8 +11,9 @@ from torch.utils.data import DataLoader
 from talkhead.audio.filter_bank import log_filter_bank
 from talkhead.commands.generate import _load
 from talkhead.errors import ConfigError, DataError, StageLinkError
-from talkhead.generation import Portrait, Request
-from talkhead.generation_keypoints import KeypointTalker
+from talkhead.generation.keypoints import KeypointTalker
+from talkhead.generation.portrait import Portrait
+from talkhead.generation.request import Request
 from talkhead.geometry.face_topology import canonical_landmarks
 from talkhead.networks.keypoint_detector import KeypointDetector
 from talkhead.networks.keypoint_renderer import KeypointRenderer

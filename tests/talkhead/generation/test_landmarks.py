@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +15,9 @@ from talkhead.checkpoint import BLOCK, FORMAT, component_entry
 from talkhead.commands.generate import _load, _start_step, parser
 from talkhead.corpus.prosody import measure_prosody
 from talkhead.errors import ConfigError, DataError, SpecError, StageLinkError
-from talkhead.generation import Portrait, Request, TalkingHead
-from talkhead.generation_landmarks import LandmarkTalker, hear
+from talkhead.generation.landmarks import LandmarkTalker, hear
+from talkhead.generation.portrait import Portrait
+from talkhead.generation.request import Request
 from talkhead.geometry.landmark_rows import landmark_points, landmark_rows
 from talkhead.geometry.points68 import ibug_points
 from talkhead.networks.component import Component
@@ -26,7 +27,7 @@ from talkhead.networks.landmark_keypoints import LandmarkKeypoints
 from talkhead.networks.landmark_motion_model import SETTINGS, LandmarkMotionModel
 from talkhead.specs import AudioSpec, VideoSpec, spec_dict
 from talkhead.stages.shallow_diffusion import ShallowDiffusionStage
-from tests.talkhead.test_generation_keypoints import DETECTOR, RENDERER, SIDE, portrait, speech
+from tests.talkhead.generation.test_keypoints import DETECTOR, RENDERER, SIDE, portrait, speech
 
 MODEL: dict[str, Any] = {
     "max_length": 16, "code_dim": 8, "hidden": 16, "content_channels": 4, "rhythmic_channels": 4,
@@ -271,10 +272,3 @@ def test_start_steps_of_the_command_line() -> None:
     needed = ["--portrait", "a.png", "--speech", "a.wav", "--checkpoint", "a", "--out", "a.mp4"]
     given = parser().parse_args([*needed, "--start-step", "noise", "--renderer-checkpoint", "r"])
     assert (given.start_step, given.renderer_checkpoint) == ("noise", Path("r"))
-
-
-def test_options_of_shallow_diffusion_are_refused_by_a_prior() -> None:
-    head = TalkingHead(cast(Any, None), digest="")
-    request = Request(("mesh",), start_step="noise", renderer_checkpoint=Path("r"))
-    with pytest.raises(ConfigError, match="--start-step, --renderer-checkpoint: expected none"):
-        next(head.animate(portrait(), speech(), request))
