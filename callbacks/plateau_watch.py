@@ -131,7 +131,7 @@ def explanation(batches: int, mean: float, blind: float, scores: dict[str, float
             "yet, it is not only a matter of scale."
         )
     lines += [
-        "- sound and pictures of the data may be out of step: 'talkhead audit' measures it, "
+        "- sound and pictures of the data may be out of step: 'talkhead data DIR --audit' measures it, "
         "'talkhead prepare --fix-offset' corrects a constant offset of each clip.",
         "- false pairs may be too hard for a start: raise min_gap_frames (9 frames share no picture), "
         "or begin with loss: info_nce, which learns from all runs of a clip at once.",
@@ -139,6 +139,6 @@ def explanation(batches: int, mean: float, blind: float, scores: dict[str, float
         "thousands of steps with 64 pairs.",
         "- the rate: try a third and three times of it for 2000 batches each.",
         "- the clips: blurred mouths, long silence, music or a voice off screen teach nothing; "
-        "'talkhead audit' lists such clips.",
+        "'talkhead data DIR --audit' lists such clips.",
     ]
     return "\n".join(lines)
