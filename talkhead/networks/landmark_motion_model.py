@@ -20,7 +20,7 @@ from talkhead.diffusion.sampler import (
 )
 from talkhead.diffusion.schedule import NoiseSchedule, ScheduleKind
 from talkhead.diffusion.shallow import StartStep, check_start
-from talkhead.diffusion.target import TARGETS, Target, to_x0
+from talkhead.diffusion.target import TARGETS, Target, from_x0, to_x0
 from talkhead.errors import ConfigError
 from talkhead.geometry.landmark_rows import LANDMARK_DIM, landmark_points, landmark_rows
 from talkhead.networks.landmark_coarse import Coarse, CoarseMotion, Heard
@@ -93,7 +93,7 @@ class LandmarkMotionModel(CoarseMotion):
             dropout: Dropout probability.
             schedule: Noise schedule, see :class:`NoiseSchedule`.
             diffusion_steps: Its steps ``N``.
-            target: What the denoiser predicts.
+            target: What the denoiser predicts (:meth:`answer`).
             pose_stream: Without it the head stays where the last known frame has it.
             rhythmic_stream: Without it prosody moves nothing.
             diffusion: Without it the coarse motion is the result.
@@ -173,20 +173,29 @@ class LandmarkMotionModel(CoarseMotion):
                 )
         return result
 
-    def clean(self, x: Tensor, step: Tensor, told: Tensor, given: Tensor) -> Tensor:
-        """The denoiser's answer at noised motion ``(B, T, 136)`` as clean motion.
+    def answer(self, motion: Tensor, x: Tensor, step: Tensor, coarse: Tensor) -> Tensor:
+        """What the denoiser should say at noised motion ``x`` of ``motion``, all ``(B, T, 136)``.
+
+        ``x0`` and ``v`` are counted from the coarse motion, so that a denoiser that has learned nothing
+        leaves it as it is; ``eps`` is the same either way.
+        """
+        alpha, sigma = self.schedule.coefficients(step, x)
+        return from_x0(self.target, motion - coarse, x - alpha * coarse, alpha, sigma)
+
+    def clean(self, x: Tensor, step: Tensor, told: Tensor, given: Tensor, coarse: Tensor) -> Tensor:
+        """The denoiser's answer at noised motion ``(B, T, 136)`` as clean motion, undoing :meth:`answer`.
 
         Args:
             x: Noised motion, known frames clean.
             step: ``(B,)``.
             told: :meth:`condition` through ``denoiser.project``.
             given: Known frames ``(B, T)`` bool.
+            coarse: Coarse motion ``(B, T, 136)``.
         """
         assert self.denoiser is not None  # asked for with diffusion only
         alpha, sigma = self.schedule.coefficients(step, x)
-        return to_x0(
-            self.target, self.denoiser.evaluate(x, step, told, given).to(x), x, alpha, sigma
-        )
+        said = self.denoiser.evaluate(x, step, told, given).to(x)
+        return coarse + to_x0(self.target, said, x - alpha * coarse, alpha, sigma)
 
     # -- speech of any length --------------------------------------------------------------------
 
@@ -280,7 +289,7 @@ class LandmarkMotionModel(CoarseMotion):
         given[:, :known] = True
         told = self.denoiser.project(self.condition(coarse, face))
         return sample(
-            lambda x, n: self.clean(x, n, told, given),
+            lambda x, n: self.clean(x, n, told, given, coarse.motion),
             draw,
             self.schedule,
             settings,

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from talkhead.diffusion.shallow import boundary_step, squares
-from talkhead.diffusion.target import from_x0
 from talkhead.errors import ConfigError
 from talkhead.losses.motion_streams import (
     Independence,
@@ -136,14 +135,13 @@ def diffusion_terms(
     given[:, :known] = True
     shown = torch.where(given[..., None], motion, model.schedule.noised(motion, step, noise))
     told = Coarse(coarse.pose.detach(), coarse.rhythm.detach(), None)
-    answer = model.denoiser(shown, step, model.condition(told, face), given=given).float()
-    alpha, sigma = model.schedule.coefficients(step, motion)
-    wanted = from_x0(model.target, motion, shown, alpha, sigma)
+    said = model.denoiser(shown, step, model.condition(told, face), given=given).float()
+    wanted = model.answer(motion, shown, step, told.motion)
     distance, power = squares(coarse.motion[:, known:], motion[:, known:])
     entries = motion[0, known:].numel()
     boundary = boundary_step(distance, power, entries, model.schedule, tolerance=options.tolerance)
     share = (boundary / model.schedule.steps).float()
     return {
-        "diffusion": mean_distance(answer[:, known:], wanted[:, known:], options.diffusion_norm),
+        "diffusion": mean_distance(said[:, known:], wanted[:, known:], options.diffusion_norm),
         "step": mean_distance(model.predicted_share(told, face), share),
     }

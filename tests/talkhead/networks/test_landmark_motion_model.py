@@ -192,3 +192,17 @@ def test_refused() -> None:
     for wrong in (-1, 41, "half", True):
         with pytest.raises(ConfigError, match="0 to 40 or one of calibrated, predicted, noise"):
             list(made.sample_rows(mel, prosody, first, [1, 2], settings=SETTINGS, start_step=wrong))  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize("start", [8, 40, "noise"])
+def test_a_denoiser_that_says_nothing_leaves_the_coarse_motion(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = model(target="x0")
+    mel, prosody, first = speech(16)
+    assert made.denoiser is not None
+    monkeypatch.setattr(made.denoiser, "evaluate", lambda x, step, told, given: torch.zeros_like(x))
+    pieces = made.sample_rows(mel, prosody, first, [1, 2], settings=SETTINGS, start_step=start)
+    face = made.face(first)
+    coarse = made.coarse(made.hear(mel, prosody), torch.zeros(2, 1, LANDMARK_DIM), face)
+    torch.testing.assert_close(torch.cat(list(pieces), 1), made.absolute(coarse.motion, first))
