@@ -120,7 +120,7 @@ class ShallowDiffusionStage(Stage):
             overlap: Known frames between windows.
             sample_seed: Of all samples.
             takes: Samples of a test run.
-            validation_clips: Runs sampled in validation.
+            validation_clips: Runs sampled in validation, 0 for none.
             measure_time: Log the time of sampling in a test.
             lr: Learning rate.
             betas: Adam's two decay rates.
@@ -224,8 +224,8 @@ class ShallowDiffusionStage(Stage):
         )
         self.weighted(found.terms, "val", rows)
         self._calibration.update(found.coarse.motion[:, 1:], found.motion[:, 1:])
-        if batch_idx == 0:
-            here = len(range(self.global_rank, self.validation_clips, self.trainer.world_size))
+        here = len(range(self.global_rank, self.validation_clips, self.trainer.world_size))
+        if batch_idx == 0 and here:
             for item in self._samples(cropped(batch, here, batch.valid.shape[1]), 1):
                 key = [f"{item.clip}@{item.start}"]
                 self._snd[0].update(item.generated, item.real[None], clip=key)

@@ -101,6 +101,14 @@ def test_fit_lowers_the_loss_moves_only_the_prior_and_takes_statistics(
 
 
 @pytest.mark.parametrize("make", BOTH)
+def test_validation_without_samples_has_the_losses(make: Maker, tmp_path: Path) -> None:
+    run = trainer(tmp_path, 1)
+    run.validate(make(validation_clips=0), ToyData(), verbose=False)
+    assert "val/loss" in run.callback_metrics
+    assert "val/snd[code]" not in run.callback_metrics
+
+
+@pytest.mark.parametrize("make", BOTH)
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
 def test_reload_and_resume_repeat_the_uninterrupted_run(make: Maker, tmp_path: Path) -> None:
     seed_everything(2)

@@ -208,6 +208,13 @@ def test_a_tiny_fit_lowers_the_loss_moves_all_parts_and_calibrates_the_step(
     torch.testing.assert_close(found["val/loss"], total)
 
 
+def test_validation_without_samples_has_the_losses_and_the_step(root: Path, tmp_path: Path) -> None:
+    run = trainer(tmp_path, 1)
+    run.validate(stage(validation_clips=0), datamodule=data(root), verbose=False)
+    assert {"val/loss", "val/shallow_step"} <= set(run.callback_metrics)
+    assert "val/snd[landmarks]" not in run.callback_metrics
+
+
 def test_scores_of_a_test_say_what_the_step_costs(root: Path, tmp_path: Path) -> None:
     made = stage()
     module = data(root, eval_length=48)
