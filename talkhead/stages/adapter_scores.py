@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -256,7 +257,10 @@ def log_scores(
         return []
     chosen = rows[:: math.ceil(len(rows) / (stage.test_clips or len(rows)))]
     mine = chosen[stage.global_rank :: stage.trainer.world_size]
-    here: list[dict[str, Any]] = [{"clip": row.id, **score(row)} for row in mine]
+    here: list[dict[str, Any]] = []
+    for row in mine:
+        here.append({"clip": row.id, **score(row)})
+        rank_zero_info(f"alpha sweep: {len(here)} of {len(mine)} clips")
     everywhere = gather_rows(here)
     names = sorted({name for clip in everywhere for name in clip if name != "clip"})
     for name in names:
