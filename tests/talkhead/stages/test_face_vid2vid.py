@@ -266,6 +266,7 @@ def test_fit_and_test_from_the_command_line(tmp_path: Path) -> None:
         "--config", str(ROOT / "experiments/size/demo/70_face_vid2vid.yaml"),
         "--data.root", str(root), "--data.batch_size", "2", "--data.epoch_items", "4",
         "--data.val_items", "2", "--model.image_size", str(SIZE), "--model.perceptual_scales", "1",
+        "--model.motion_extractor.depth", "3",
         "--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu",
         "--trainer.callbacks", "[]", "--trainer.logger", "false",
     ]  # fmt: skip
@@ -273,7 +274,7 @@ def test_fit_and_test_from_the_command_line(tmp_path: Path) -> None:
     checkpoints = sorted((tmp_path / "run").rglob("last.ckpt"))
     assert len(checkpoints) == 1
     main(["test", *common, "--ckpt_path", str(checkpoints[0])])
-    assert load_component(checkpoints[0], "motion_extractor").spec["depth"] == 4
+    assert load_component(checkpoints[0], "motion_extractor").spec["depth"] == 3
 
 
 def test_bad_options_are_refused() -> None:
