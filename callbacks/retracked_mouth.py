@@ -56,11 +56,8 @@ class _Retracking:
 
 
 def _enlarged(pictures: Tensor) -> Iterator[NDArray[np.uint8]]:
-    import cv2
-
+    from talkhead.generation.portrait import resized
     from talkhead.retracking import RENDER_SIZE
 
-    side = (RENDER_SIZE, RENDER_SIZE)
     for picture in pictures:
-        frame = picture.permute(1, 2, 0).numpy()
-        yield np.asarray(cv2.resize(frame, side, interpolation=cv2.INTER_CUBIC), np.uint8)
+        yield resized(picture.permute(1, 2, 0).numpy(), RENDER_SIZE)

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from talkhead.errors import DataError
-from talkhead.generation.portrait import Picture, Portrait
+from talkhead.generation.portrait import Picture, Portrait, resized
 from talkhead.generation.prior import TalkingHead
 from talkhead.generation.renderers import GeneratorRenderer, MeshRenderer, RendererName
 from talkhead.geometry.crop import Box, crop_frame, to_crop_units
@@ -42,9 +41,8 @@ Renderer = Callable[[Tensor, Tensor], Iterator[Picture]]
 def clip_portrait(prepared: Any, clip: Any, frame: int) -> Portrait:
     """One frame of a prepared clip as a portrait of side :data:`RENDER_SIZE`."""
     picture = prepared.frames(clip, [frame])[0].permute(1, 2, 0).numpy()
-    large = cv2.resize(picture, (RENDER_SIZE, RENDER_SIZE), interpolation=cv2.INTER_CUBIC)
     landmarks = np.asarray(prepared.landmarks(clip)[frame], np.float32)
-    return Portrait(np.asarray(large, np.uint8), landmarks)
+    return Portrait(resized(picture, RENDER_SIZE), landmarks)
 
 
 def track_rendered(

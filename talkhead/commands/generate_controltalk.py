@@ -180,7 +180,7 @@ def talking(
     Yields:
         ``(H, W, 3)`` uint8 with even sides.
     """
-    from talkhead.generation.face_video import resized
+    from talkhead.generation.portrait import resized
     from talkhead.geometry.paste_back import PasteBack
 
     side = talker.side

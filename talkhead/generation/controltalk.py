@@ -17,6 +17,7 @@ from talkhead.audio.speech_stream import stream_windows
 from talkhead.batch import to_bytes, to_float
 from talkhead.errors import ConfigError, DataError
 from talkhead.generation.portrait import Picture
+from talkhead.generation.renderers import RENDER_FRAMES
 from talkhead.generation.speech import speech_frames
 from talkhead.generation.talker import Talker, load_stage
 from talkhead.networks.face_look import Look
@@ -24,8 +25,6 @@ from talkhead.networks.motion_extractor import HeadMotion
 from talkhead.stages.audio2exp import Audio2ExpStage
 
 Transfer = Literal["absolute", "relative"]
-RENDER_FRAMES = 8
-"""Pictures in one pass of the renderer."""
 MOUTH_OPENING = 0.7
 """Alpha of the released code; the paper recommends about 0.5."""
 MOST_OPEN = 1.5

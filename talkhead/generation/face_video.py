@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from talkhead.errors import DataError
-from talkhead.generation.portrait import Picture
+from talkhead.generation.portrait import Picture, no_face
 from talkhead.geometry.crop import Box, clip_box, crop_frame
 from talkhead.landmarks.base import Landmarker
 from talkhead.media.endless import End, Reader, count_frames, endless_frames
@@ -77,10 +75,7 @@ class BoxFinder:
         faces = [face for face in self._faces.values() if face is not None]
         height, width = self._size
         if not faces:
-            raise DataError(
-                f"no face found in {what} ({width} x {height} pixels); expected one clearly visible, "
-                "roughly frontal face at least 60 pixels wide."
-            )
+            raise no_face(what, width, height)
         return clip_box(np.stack(faces), width, height, face_share)
 
 
@@ -112,10 +107,3 @@ def picture_reader(picture: Picture) -> Reader:
         return iter([picture][start:stop])
 
     return read
-
-
-def resized(picture: Picture, side: int) -> Picture:
-    """A square picture at another size."""
-    if len(picture) == side:
-        return picture
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)

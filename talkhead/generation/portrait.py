@@ -45,13 +45,28 @@ def find_portrait(
         DataError: No face is found.
     """
     faces = landmarker.detect(picture)
+    height, width = picture.shape[:2]
     if not faces:
-        raise DataError(
-            f"no face found in the portrait ({picture.shape[1]} x {picture.shape[0]} pixels); "
-            "expected one clearly visible, roughly frontal face at least 60 pixels wide."
-        )
-    box: Box = clip_box(faces[0][None], picture.shape[1], picture.shape[0], face_share)
+        raise no_face("the portrait", width, height)
+    box: Box = clip_box(faces[0][None], width, height, face_share)
     return Portrait(crop_frame(picture, box, size), to_crop_units(faces[0], box))
+
+
+def no_face(what: str, width: int, height: int) -> DataError:
+    """What to say about a picture or video of ``width`` x ``height`` pixels without a face."""
+    return DataError(
+        f"no face found in {what} ({width} x {height} pixels); expected one clearly visible, roughly "
+        "frontal face at least 60 pixels wide."
+    )
+
+
+def resized(picture: Picture, side: int) -> Picture:
+    """A square picture as it is drawn, ``(side, side, 3)``, at the size it is shown."""
+    if len(picture) == side:
+        return np.ascontiguousarray(picture)
+    import cv2
+
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def as_batch(picture: Picture, side: int, device: torch.device) -> Tensor:

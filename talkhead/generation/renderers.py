@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from talkhead.batch import to_bytes
 from talkhead.errors import StageLinkError
-from talkhead.generation.portrait import Picture, Portrait, as_batch
+from talkhead.generation.portrait import Picture, Portrait, as_batch, resized
 from talkhead.geometry.keypoints import Keypoints
 from talkhead.geometry.motion import neutral_face, pose_free
 from talkhead.networks.keypoint_renderer import KeypointRenderer
@@ -20,7 +20,7 @@ from talkhead.render.portrait import PortraitAnimator
 
 RendererName = Literal["generator", "mesh"]
 RENDER_FRAMES = 8
-"""Pictures in one pass of the learned renderer of keypoints."""
+"""Pictures in one pass of a learned renderer of keypoints."""
 
 
 class GeneratorRenderer:
@@ -50,18 +50,13 @@ class GeneratorRenderer:
 
     def __call__(self, nonlip: Tensor, lip: Tensor) -> Iterator[Picture]:
         """Frames ``(H, H, 3)`` of codes ``(t, 42)`` and ``(t, 470)``."""
-        import cv2
-
         for n, m in zip(nonlip.split(16), lip.split(16), strict=True):
             codes = torch.cat([n, m], 1).to(self._identity)
             latent = torch.cat([self._identity.expand(len(n), -1), codes], 1)
             with torch.no_grad():
                 made = self._generator(latent, self._map.expand(len(n), -1, -1, -1))
             for frame in to_bytes(made).permute(0, 2, 3, 1).cpu().numpy():
-                yield cast(
-                    Picture,
-                    cv2.resize(frame, (self._size, self._size), interpolation=cv2.INTER_CUBIC),
-                )
+                yield resized(frame, self._size)
 
 
 class MeshRenderer:
@@ -125,10 +120,7 @@ class KeypointGeneratorRenderer:
 
     def __call__(self, driving: Keypoints) -> Iterator[Picture]:
         """Frames ``(H, H, 3)`` of ``t`` frames' keypoints."""
-        import cv2
-
         with torch.no_grad():
             made = self._network.render(self._state, self._source, driving)
         for frame in to_bytes(made).permute(0, 2, 3, 1).cpu().numpy():
-            side = (self._size, self._size)
-            yield cast(Picture, cv2.resize(frame, side, interpolation=cv2.INTER_CUBIC))
+            yield resized(frame, self._size)

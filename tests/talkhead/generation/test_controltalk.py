@@ -15,8 +15,9 @@ from datamodules.base import TalkheadDataModule
 from talkhead.audio.speech_windows import speech_windows
 from talkhead.commands.generate import _load
 from talkhead.errors import ConfigError, DataError, StageLinkError
-from talkhead.generation.controltalk import RENDER_FRAMES, ControlTalker, Speaking, _Poses
+from talkhead.generation.controltalk import ControlTalker, Speaking, _Poses
 from talkhead.generation.face_video import FaceVideo, picture_reader
+from talkhead.generation.renderers import RENDER_FRAMES
 from talkhead.geometry.crop import Box
 from talkhead.specs import SAMPLES_PER_FRAME
 from tests.datamodules.fakes import make_prepared
