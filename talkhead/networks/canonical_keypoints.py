@@ -8,6 +8,7 @@ from talkhead.networks.hourglass import BlurredDownsample, DownBlock
 from talkhead.networks.keypoint_detector import check_pictures
 from talkhead.networks.keypoint_maps import softmax_in_full
 from talkhead.networks.volume_blocks import VolumeUpBlock, level_widths
+from talkhead.networks.volume_conv import VolumeConv
 from talkhead.networks.volume_maps import expected_voxels
 
 
@@ -50,7 +51,7 @@ class CanonicalKeypoints(nn.Module):
         self.ups = nn.ModuleList(
             VolumeUpBlock(widths[level + 1], widths[level]) for level in reversed(range(blocks))
         )
-        self.heat = nn.Conv3d(width, keypoints, 3, padding=1)
+        self.heat = VolumeConv(width, keypoints, 3, padding=1)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Pictures ``(n, 3, H, W)``, RGB in [-1, 1], to ``(n, K, 3)`` as (x, y, z) in [-1, 1].

@@ -10,6 +10,7 @@ from talkhead.audio.mfcc import N_COEFFICIENTS
 from talkhead.errors import ConfigError, ShapeError
 from talkhead.networks.component import Component
 from talkhead.networks.pretrained import RANDOM, load_pretrained
+from talkhead.networks.volume_conv import VolumeConv
 from talkhead.specs import AudioSpec
 
 SYNCNET_V2_SHA256 = "961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442"
@@ -185,7 +186,7 @@ def _lip_layers(widths: list[int], stem_stride: int, left: int) -> nn.Sequential
     previous = 3
     for i, (width, (kernel, stride, edge)) in enumerate(zip(widths, convolutions, strict=True)):
         layers += [
-            nn.Conv3d(previous, width, kernel, (1, stride, stride), (0, edge, edge)),
+            VolumeConv(previous, width, kernel, (1, stride, stride), (0, edge, edge)),
             nn.BatchNorm3d(width),
             nn.ReLU(),
             *([pools[i]] if i in pools else []),

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from talkhead.networks.volume_conv import VolumeConv
+
 
 class VolumeBlock(nn.Module):
     """3 x 3 x 3 convolution, batch norm, ReLU; ``stride`` is that within a slice."""
@@ -13,7 +15,7 @@ class VolumeBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         """Build the block for volumes of ``inputs`` and ``outputs`` channels."""
         super().__init__()
-        self.conv = nn.Conv3d(inputs, outputs, 3, stride=(1, stride, stride), padding=1)
+        self.conv = VolumeConv(inputs, outputs, 3, stride=(1, stride, stride), padding=1)
         self.norm = nn.BatchNorm3d(outputs)
 
     def forward(self, volume: Tensor) -> Tensor:
@@ -39,9 +41,9 @@ class VolumeResidual(nn.Module):
         """Build the block."""
         super().__init__()
         self.norm1 = nn.BatchNorm3d(channels)
-        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv1 = VolumeConv(channels, channels, 3, padding=1)
         self.norm2 = nn.BatchNorm3d(channels)
-        self.conv2 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv2 = VolumeConv(channels, channels, 3, padding=1)
 
     def forward(self, volume: Tensor) -> Tensor:
         """``(n, channels, D, H, W)`` to the same shape."""

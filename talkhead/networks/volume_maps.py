@@ -31,6 +31,10 @@ def volume_spots(
 ) -> Tensor:
     """``exp(-|z - p|^2 / (2 variance))`` at every voxel ``z`` of :func:`volume_grid`.
 
+    Along an axis of so few voxels that a point could fall between two of them unseen, the deviation is half
+    their distance. From 11 voxels on that changes nothing at the usual variance of 0.01; of 2 slices, every
+    point is on one or both.
+
     Args:
         points: x, y, z in [-1, 1], ``(n, K, 3)``.
         depth: Slices of the volume.
@@ -41,11 +45,15 @@ def volume_spots(
     Returns:
         ``(n, K, depth, height, width)`` in (0, 1].
 
-    Source: face-vid2vid's unofficial code (reference-facts 7.1).
+    Source: face-vid2vid's unofficial code (reference-facts 7.1). Deviates: the least deviation, for volumes
+        of fewer slices than the published 16.
     """
     # The exponential of a sum is a product, so each axis needs one exponential of its own.
     columns, rows, slices = (
-        torch.exp(-(_axis(count, points) - points[..., k : k + 1]).square() / (2 * variance))
+        torch.exp(
+            -(_axis(count, points) - points[..., k : k + 1]).square()
+            / (2 * max(variance, _half_distance(count) ** 2))
+        )
         for k, count in enumerate((width, height, depth))
     )
     return slices[..., :, None, None] * rows[..., None, :, None] * columns[..., None, None, :]
@@ -66,6 +74,11 @@ def expected_voxels(heat: Tensor) -> Tensor:
     y = (flat.sum(dim=-1) * _axis(height, heat)).sum(dim=-1)
     z = (heat.sum(dim=(-2, -1)) * _axis(depth, heat)).sum(dim=-1)
     return torch.stack([x, y, z], dim=-1)
+
+
+def _half_distance(count: int) -> float:
+    """Half the distance of two voxels along an axis of ``count``."""
+    return 1.0 / max(count - 1, 1)
 
 
 def _axis(count: int, like: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from talkhead.networks.keypoint_maps import softmax_in_full
 from talkhead.networks.volume_blocks import VolumeHourglass
+from talkhead.networks.volume_conv import VolumeConv
 from talkhead.networks.volume_maps import volume_grid, volume_spots
 
 
@@ -73,12 +74,12 @@ class VolumeMotion(nn.Module):
         """Build the network; arguments as in :class:`VolumeRenderer`."""
         super().__init__()
         self.variance, self.align_corners = variance, align_corners
-        self.compress = nn.Conv3d(channels, compress, 1)
+        self.compress = VolumeConv(channels, compress, 1)
         self.norm = nn.BatchNorm3d(compress)
         parts, padding = keypoints + 1, mask_kernel // 2
         self.hourglass = VolumeHourglass((compress + 1) * parts, width, max_width, blocks)
         outputs = self.hourglass.outputs
-        self.mask = nn.Conv3d(outputs, parts, mask_kernel, padding=padding)
+        self.mask = VolumeConv(outputs, parts, mask_kernel, padding=padding)
         self.occlusion = (
             nn.Conv2d(outputs * depth, 1, mask_kernel, padding=padding) if occlusion else None
         )

@@ -17,12 +17,15 @@ class AdapterRun(NamedTuple):
     Attributes:
         pictures: ``(n, T, 3, H, W)`` in [-1, 1].
         points: 68 points of each, ``(n, T, 68, 2)`` in crop units.
+        spoken: The frames that were filmed with the speech, as ``pictures`` and the same tensor unless a
+            run is held still or hears foreign speech.
         windows: Speech around every frame, ``(n, T, L, D)``.
         heard: Speech that belongs to the whole run, ``(n, L, D)``.
     """
 
     pictures: Tensor
     points: Tensor
+    spoken: Tensor
     windows: Tensor
     heard: Tensor
 
@@ -67,9 +70,9 @@ def read_runs(batch: SpeechRunBatch, shares: Shares | None = None) -> AdapterRun
     Returns:
         ``B N`` runs.
     """
-    pictures, points = batch.frames, batch.points
+    pictures, points, spoken = batch.frames, batch.points, batch.frames
     windows, heard = batch.frame_speech, batch.speech
-    if shares is not None:
+    if shares is not None and shares.still + shares.foreign > 0:
         # On the CPU, whose generator every device of a run shares.
         still, foreign = (
             (torch.rand(pictures.shape[:2]) < share).to(pictures.device)
@@ -78,11 +81,14 @@ def read_runs(batch: SpeechRunBatch, shares: Shares | None = None) -> AdapterRun
         pictures, points = (
             torch.where(_wide(still, own), own[:, :, :1], own) for own in (pictures, points)
         )
-        windows, heard = (
-            torch.where(_wide(foreign, own), own.roll(1, dims=1), own) for own in (windows, heard)
+        spoken, windows, heard = (
+            torch.where(_wide(foreign, own), own.roll(1, dims=1), own)
+            for own in (spoken, windows, heard)
         )
-    rows = (part.flatten(0, 1) for part in (points, windows, heard))
-    return AdapterRun(to_float(pictures.flatten(0, 1)), *rows)
+    shown = to_float(pictures.flatten(0, 1))
+    said = shown if spoken is pictures else to_float(spoken.flatten(0, 1))
+    points, windows, heard = (part.flatten(0, 1) for part in (points, windows, heard))
+    return AdapterRun(shown, points, said, windows, heard)
 
 
 def _wide(chosen: Tensor, like: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,9 @@ BLOCK = 8
 MIN_WINDOWS = 25
 """Runs of frames that a clip needs before its offset is looked for."""
 UNADAPTED = "unadapted"
+"""The renderer with the expression of the face that it is shown."""
+FILMED = "filmed"
+"""The face held still with the expressions that were filmed with the speech: as if the adapter were right."""
 RETRACKED = "retracked:renderer"
 
 Tracker = Callable[[Tensor], tuple["NDArray[np.float32] | None", float]]
@@ -75,13 +79,15 @@ class AdapterScores:
     | `sync_offset[sync_expert]`           | the best shift in frames, absolute                | 0       |
     | `outside_change`                     | mean difference from the source outside the mouth | low     |
     | `mouth_opening[retracked:renderer]`  | mean lip distance over eye distance               | as real |
+    | `opening_follows[retracked:renderer]`| correlation over time with the real lip distance  | 1       |
     | `silence_motion[retracked:renderer]` | mouth speed while nothing is said                 | low     |
     | `found[retracked:renderer]`          | share of drawn frames with a face                 | 1       |
     | `opening_rank[retracked:renderer]`   | Spearman correlation of alpha and mean opening    | 1       |
 
     ``…_alpha_<a>`` is behind the score at a strength of the sweep, nothing at ``test_alpha``.
-    ``unadapted/`` is the renderer with the expression it found, the floor of every change; ``gt/`` the real
-    clip. Tracked scores are there when a callback gives the stage a tracker.
+    ``unadapted/`` is the renderer with the expression it found, the floor of every change; ``filmed/`` a
+    face held still that is given the expressions of the clip's own frames, the most that this renderer lets
+    an adapter do; ``gt/`` the real clip. Tracked scores are there when a callback gives the stage a tracker.
 
     The expert also trained the adapter, so its scores say whether training worked and not how good the
     result looks: ``talkhead evaluate`` has judges that were not asked.
@@ -108,12 +114,12 @@ class AdapterScores:
             real = self._real(clip)
             scores |= {f"gt/{mode}_{name}": value for name, value in real.items()}
             openings = []
-            for alpha, made in self._drawn(clip, mode).items():
+            for drawing, made in self._drawn(clip, mode).items():
                 found = self._made(clip, made, mode)
                 opening = found.get(f"mouth_opening[{RETRACKED}]")
-                if alpha is not None and opening is not None:
-                    openings.append((alpha, opening))
-                scores |= dict(self._named(found, mode, alpha))
+                if isinstance(drawing, float) and opening is not None:
+                    openings.append((drawing, opening))
+                scores |= dict(self._named(found, mode, drawing))
             if len(openings) > 2:
                 rank = _spearman(openings)
                 scores[f"{mode}_opening_rank[{RETRACKED}]"] = rank
@@ -135,39 +141,41 @@ class AdapterScores:
             samples[: frames_to_samples(frames)],
         )
 
-    def _drawn(self, clip: _Clip, mode: str) -> dict[float | None, Tensor]:
-        """Pictures ``(T, 3, H, W)`` uint8 by strength; None is the renderer alone."""
+    def _drawn(self, clip: _Clip, mode: str) -> dict[float | str, Tensor]:
+        """Pictures ``(T, 3, H, W)`` uint8 by strength of the adapter, and without it."""
         stage = self._stage
-        strengths: list[float | None] = [None, *stage.test_alphas]
-        drawn: dict[float | None, list[Tensor]] = {alpha: [] for alpha in strengths}
-        for look, audio in self._looks(clip, mode):
-            for alpha, parts in drawn.items():
-                if alpha is None:
-                    made = redraw(
-                        stage.motion_extractor, stage.renderer, look, look.head.expression
-                    )
-                else:
-                    made = stage(look, audio, alpha)
-                parts.append(to_bytes(made).cpu())
-        return {alpha: torch.cat(parts) for alpha, parts in drawn.items()}
+        drawn: dict[float | str, list[Tensor]] = defaultdict(list)
+        for look, audio, filmed in self._looks(clip, mode):
+            without = {UNADAPTED: look.head.expression}
+            if mode == "portrait":
+                without[FILMED] = filmed
+            for name, expression in without.items():
+                made = redraw(stage.motion_extractor, stage.renderer, look, expression)
+                drawn[name].append(to_bytes(made).cpu())
+            for alpha in stage.test_alphas:
+                drawn[alpha].append(to_bytes(stage(look, audio, alpha)).cpu())
+        return {drawing: torch.cat(parts) for drawing, parts in drawn.items()}
 
-    def _looks(self, clip: _Clip, mode: str) -> Iterator[tuple[Look, Tensor]]:
+    def _looks(self, clip: _Clip, mode: str) -> Iterator[tuple[Look, Tensor, Tensor]]:
+        """Faces to be drawn, the speech of a few frames, and the expressions filmed with it."""
         stage = self._stage
         still = stage.look(to_float(clip.pictures[:1].to(stage.device)))
         for start in range(0, len(clip.audio), BLOCK):
             audio = clip.audio[start : start + BLOCK]
+            shown = to_float(clip.pictures[start : start + BLOCK].to(stage.device))
             if mode == "portrait":
-                yield still.repeated(len(audio)), audio
+                filmed = stage.motion_extractor.head(shown).expression
+                yield still.repeated(len(audio)), audio, filmed
             else:
-                shown = clip.pictures[start : start + BLOCK].to(stage.device)
-                yield stage.look(to_float(shown)), audio
+                look = stage.look(shown)
+                yield look, audio, look.head.expression
 
     def _real(self, clip: _Clip) -> dict[str, float]:
         """Scores of the clip itself, with the landmarks it was prepared with."""
         points = torch.from_numpy(ibug_points(clip.landmarks)[..., :2])
         scores = self._sync(clip, clip.pictures, points)
         if self._tracker is not None:
-            scores |= _mouth(clip.landmarks, clip.wave)
+            scores |= _mouth(clip.landmarks, clip.wave)[0]
         return scores
 
     def _made(self, clip: _Clip, pictures: Tensor, mode: str) -> dict[str, float]:
@@ -181,7 +189,10 @@ class AdapterScores:
         if self._tracker is not None:
             landmarks, scores[f"found[{RETRACKED}]"] = self._tracker(pictures)
             if landmarks is not None:
-                scores |= _mouth(landmarks, clip.wave)
+                mouth, opening = _mouth(landmarks, clip.wave)
+                real = _mouth(clip.landmarks, clip.wave)[1]
+                follows = correlation(opening[:, None], real[:, None])
+                scores |= {**mouth, f"opening_follows[{RETRACKED}]": float(follows)}
         return scores
 
     def _sync(self, clip: _Clip, pictures: Tensor, points: Tensor) -> dict[str, float]:
@@ -215,16 +226,16 @@ class AdapterScores:
         return float(torch.cat(parts).mean())
 
     def _named(
-        self, found: dict[str, float], mode: str, alpha: float | None
+        self, found: dict[str, float], mode: str, drawing: float | str
     ) -> Iterator[tuple[str, float]]:
-        """Names of scores at a strength."""
+        """Names of the scores of a drawing."""
         for name, value in found.items():
             base, bracket, space = name.partition("[")
-            if alpha is None:
-                yield f"{UNADAPTED}/{mode}_{name}", value
+            if isinstance(drawing, str):
+                yield f"{drawing}/{mode}_{name}", value
                 continue
-            yield f"{mode}_{base}_alpha_{alpha:g}{bracket}{space}", value
-            if alpha == self._stage.test_alpha:
+            yield f"{mode}_{base}_alpha_{drawing:g}{bracket}{space}", value
+            if drawing == self._stage.test_alpha:
                 yield f"{mode}_{name}", value
 
 
@@ -270,15 +281,16 @@ def log_scores(
     return here
 
 
-def _mouth(landmarks: NDArray[np.float32], wave: Tensor) -> dict[str, float]:
-    """Opening and motion in silence of tracked landmarks ``(T, 478, 3)``."""
+def _mouth(landmarks: NDArray[np.float32], wave: Tensor) -> tuple[dict[str, float], Tensor]:
+    """Opening and motion in silence of tracked landmarks ``(T, 478, 3)``; the opening of every frame."""
     opening = mouth_opening(pose_free(landmarks)[0])
     points = torch.from_numpy(ibug_points(landmarks))
     moved = silence_motion(points, silent_frames(wave)[: len(points)])
-    return {
+    scores = {
         f"mouth_opening[{RETRACKED}]": float(opening.mean()),
         f"silence_motion[{RETRACKED}]": float(moved),
     }
+    return scores, torch.from_numpy(opening)
 
 
 def _spearman(pairs: Sequence[tuple[float, float]]) -> float:

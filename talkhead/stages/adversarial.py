@@ -196,17 +196,22 @@ class AdversarialStage(Stage):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One generator step and one discriminator step on the same generated pictures."""
-        opt_g, opt_d = cast(list[LightningOptimizer], self.optimizers())
-        leave_out_of_global_step(opt_d)
         self.discriminator.requires_grad_(False)
         passed = self.generator_pass(batch)
-        loss = self.weighted(passed.terms, "train", len(passed.real))
-        take_step(self, opt_g, loss, self.grad_clip)
-        rates, rates_d = cast(list[Any], self.lr_schedulers())
-        rates.step()
+        self.generator_step(self.weighted(passed.terms, "train", len(passed.real)))
         if self.has_adversary:
+            _, opt_d = cast(list[LightningOptimizer], self.optimizers())
             self._discriminator_step(opt_d, *passed.judged, passed.condition)
+            _, rates_d = cast(list[Any], self.lr_schedulers())
             rates_d.step()
+
+    def generator_step(self, loss: Tensor) -> None:
+        """Step along a loss of the generator; the discriminator's steps are no batches."""
+        opt_g, opt_d = cast(list[LightningOptimizer], self.optimizers())
+        leave_out_of_global_step(opt_d)
+        take_step(self, opt_g, loss, self.grad_clip)
+        rates, _ = cast(list[Any], self.lr_schedulers())
+        rates.step()
 
     def _discriminator_step(
         self,

@@ -42,6 +42,7 @@ class Audio2ExpStage(Stage):
     | `perceptual` | 4        | VGG distance to the source frame, mouth box blanked out, two sizes      |
     | `sync`       | 5        | the expert on mouths cut from the drawn frames against their speech     |
     | `outside`    | none     | absolute difference outside the mouth box, for runs without VGG weights |
+    | `expression` | none     | absolute distance to the expression filmed with the speech              |
     | `delta`      | none     | mean absolute change of the expression, a brake on exaggerated mouths   |
 
     With probability ``silent_share`` the layer first hears silence, then the speech on what came of it;
@@ -50,7 +51,9 @@ class Audio2ExpStage(Stage):
 
     The frames of a talking video already fit their speech. ``still_share`` and ``foreign_share`` (ours, 0 in
     the paper) show the layer frames that do not: one frame held still, or speech of another run of the
-    clip, as in a portrait and in dubbing.
+    clip, as in a portrait and in dubbing. For those the clip knows the answer, the frames that were filmed
+    with the speech: `expression` (ours, weight 0 in the paper) compares with what the extractor sees there.
+    Without it nothing but the expert says that silence means a shut mouth and louder means wider.
 
     Source: ControlTalk sections 3.2 to 3.4, equations 3 to 6; reference-facts 7.4 to 7.6. Deviates:
         equation 5 prints a similarity to be minimised, the loss is Wav2Lip's; alpha and silence as in
@@ -59,7 +62,13 @@ class Audio2ExpStage(Stage):
 
     consumes = ("motion_extractor", "renderer", "sync_expert")
     exports = ("audio2exp",)
-    default_weights = {"perceptual": 1.0, "sync": 0.3, "outside": 0.0, "delta": 0.0}
+    default_weights = {
+        "perceptual": 1.0,
+        "sync": 0.3,
+        "outside": 0.0,
+        "expression": 0.0,
+        "delta": 0.0,
+    }
 
     def __init__(
         self,
@@ -315,9 +324,11 @@ class Audio2ExpStage(Stage):
         )
         made = redraw(self.motion_extractor, self.renderer, look, said)
         boxes = run_boxes(run.points, self.sync_expert.boxes).flatten(0, 1)
+        filmed = self._filmed(run, look)
         terms = {
             "sync": self._sync(made, run),
             "outside": outside_difference(made, faces, boxes).mean(),
+            "expression": (said - filmed).abs().mean(),
             "delta": (said - look.head.expression).abs().mean(),
         }
         network = self._network()
@@ -326,6 +337,13 @@ class Audio2ExpStage(Stage):
                 network, made, faces, boxes, self.perceptual_scales
             )
         return terms
+
+    @torch.no_grad()
+    def _filmed(self, run: AdapterRun, look: Look) -> Tensor:
+        """Expressions ``(n T, K, 3)`` of the frames that belong to the speech."""
+        if run.spoken is run.pictures:
+            return look.head.expression
+        return self.motion_extractor.head(run.spoken.flatten(0, 1)).expression
 
     def _sync(self, made: Tensor, run: AdapterRun) -> Tensor:
         """Synchrony loss of drawn faces ``(n T, 3, H, W)``."""

@@ -13,6 +13,7 @@ from talkhead.errors import ConfigError, ShapeError
 from talkhead.geometry.head_angles import angles_of_pose, mirrored_angles
 from talkhead.losses.equivariance import projected_equivariance_loss
 from talkhead.losses.head_motion import expression_loss, head_pose_loss, keypoint_prior_loss
+from talkhead.losses.landmark_guide import GUIDES, landmark_guide_loss
 from talkhead.losses.mouth_weighted import MOUTH_SHARE, blended, check_share, mouth_of
 from talkhead.networks.discriminator import Judgement
 from talkhead.networks.keypoint_picture_discriminator import KeypointPictureDiscriminator
@@ -21,7 +22,7 @@ from talkhead.networks.vid2vid_checkpoint import load_face_vid2vid
 from talkhead.networks.volume_renderer import VolumeRenderer
 from talkhead.stages.adversarial import Reconstruction, trainable
 from talkhead.stages.base import build_or_start
-from talkhead.stages.pair_reenactment import PairReenactmentStage, forget_file
+from talkhead.stages.pair_reenactment import Pair, PairReenactmentStage, forget_file
 
 ROTATION = slice(0, 3)
 """Where motion descriptors hold pitch, yaw and roll (:class:`talkhead.geometry.motion.MotionModel`)."""
@@ -55,6 +56,7 @@ class FaceVid2vidStage(PairReenactmentStage):
         "feature_matching": 10.0,
         "region": 0.0,
         "pixel": 0.0,
+        "landmark_guide": 0.0,
     }
 
     def __init__(
@@ -75,6 +77,7 @@ class FaceVid2vidStage(PairReenactmentStage):
         warp_affine_sigma: float = 0.05,
         warp_bend_sigma: float = 0.005,
         warp_side: int = 5,
+        extractor_batches: int = 0,
         shared_batch_norm: bool = True,
         lr: float = 2e-4,
         lr_extractor: float = 2e-4,
@@ -102,7 +105,8 @@ class FaceVid2vidStage(PairReenactmentStage):
             discriminator: Options of :class:`KeypointPictureDiscriminator`, which here sees pictures
                 alone (``keypoints: 0``) and has spectral norm (``spectral: true``) unless told otherwise.
             weights: Loss weights by term; ``region`` (mouth and eyes) and ``pixel`` are our additions for
-                runs without a perceptual network.
+                runs without a perceptual network, ``landmark_guide`` is LivePortrait's: ten keypoints are
+                told where mouth and eyes are.
             mouth_share: Share of the lower middle of the maps in the terms ``gan`` and
                 ``feature_matching`` and in the discriminator's loss; 0 is face-vid2vid without NetEase's
                 change.
@@ -113,6 +117,8 @@ class FaceVid2vidStage(PairReenactmentStage):
             warp_affine_sigma: Deviation of the affine part of the random warp.
             warp_bend_sigma: Deviation of its bends.
             warp_side: Control points on each axis.
+            extractor_batches: Batches at the beginning that train the motion extractor alone, by its own
+                terms; the renderer, which takes most of the time, is not run. For small runs.
             shared_batch_norm: Take batch statistics over all ranks; off, each rank uses its own.
             lr: Learning rate of the renderer.
             lr_extractor: Learning rate of the motion extractor.
@@ -127,7 +133,8 @@ class FaceVid2vidStage(PairReenactmentStage):
 
         Raises:
             ConfigError: ``vid2vid_weights`` together with other weights or options, networks of different
-                numbers of keypoints, or numbers that cannot work.
+                numbers of keypoints, fewer keypoints than ``landmark_guide`` tells, or numbers that cannot
+                work.
         """
         super().__init__(
             weights, image_size, {"keypoints": 0, "spectral": True, **(discriminator or {})},
@@ -138,7 +145,8 @@ class FaceVid2vidStage(PairReenactmentStage):
         check_share(mouth_share)
         self.lr, self.lr_extractor, self.mouth_share = lr, lr_extractor, mouth_share
         self.perceptual_scales, self.augment = perceptual_scales, augment
-        self.shared_batch_norm = shared_batch_norm
+        self.shared_batch_norm, self.extractor_batches = shared_batch_norm, extractor_batches
+        self.source_landmarks = self.loss_weights["landmark_guide"] > 0
         self.warp_sigmas, self.warp_side = (warp_affine_sigma, warp_bend_sigma), warp_side
         if vid2vid_weights is None:
             self.motion_extractor = build_or_start(
@@ -160,6 +168,11 @@ class FaceVid2vidStage(PairReenactmentStage):
                 f"expected one number of keypoints, got {counts[0]} of motion_extractor and {counts[1]} of "
                 "renderer; set both options keypoints alike."
             )
+        if self.source_landmarks and counts[0] < len(GUIDES):
+            raise ConfigError(
+                f"weights.landmark_guide: expected at least {len(GUIDES)} keypoints, got {counts[0]}; raise "
+                "keypoints of motion_extractor and renderer, or set the weight to 0."
+            )
 
     def on_fit_start(self) -> None:
         """As every GAN stage; published weights are no longer what was published."""
@@ -169,25 +182,19 @@ class FaceVid2vidStage(PairReenactmentStage):
 
     def reconstruct(self, batch: FrameBatch) -> Reconstruction:
         """The driving frame, and the source moved by the keypoints of both."""
-        source, driving, landmarks, _ = self._pictures(batch)
-        n, extractor = len(driving), self.motion_extractor
-        warp = self._drawn_warp(n)
-        warped = warp.pictures(driving, align_corners=self.renderer.align_corners)
-        # One call: every frame is normalised by the statistics of all three kinds.
-        heads = extractor.head(torch.cat([source, driving, warped]))
-        canonical = extractor.canonical(source)
-        of_source, of_driving, of_warped = extractor.keypoints(
-            canonical.repeat(3, 1, 1), heads
-        ).chunk(3)
-        fake = self.renderer(self.renderer.appearance(source), of_driving, of_source).picture
-        found = heads.at(slice(n, 2 * n))
-        terms = {
-            "equivariance": projected_equivariance_loss(of_driving, of_warped, warp),
-            "keypoint_prior": keypoint_prior_loss(of_driving),
-            "head_pose": head_pose_loss(found.degrees, self._pose_labels(batch, landmarks)),
-            "expression": expression_loss(found.expression),
-        }
-        return Reconstruction(driving, fake, landmarks, terms)
+        pair = self._pictures(batch)
+        of_source, of_driving, terms = self._motion(batch, pair)
+        appearance = self.renderer.appearance(pair.source)
+        fake = self.renderer(appearance, of_driving, of_source).picture
+        return Reconstruction(pair.driving, fake, pair.landmarks, terms)
+
+    def training_step(self, batch: FrameBatch, batch_idx: int) -> None:
+        """As every GAN stage, after ``extractor_batches`` without a picture."""
+        if self.batches_seen > self.extractor_batches:
+            super().training_step(batch, batch_idx)
+            return
+        *_, terms = self._motion(batch, self._pictures(batch))
+        self.generator_step(self.weighted(terms, "train", len(batch.target)))
 
     def adversarial_terms(self, real: list[Judgement], fake: list[Judgement]) -> dict[str, Tensor]:
         """As every GAN stage, with more weight on the mouth."""
@@ -217,6 +224,31 @@ class FaceVid2vidStage(PairReenactmentStage):
         super().on_save_checkpoint(checkpoint)
         parts = {name: getattr(self, name) for name in self.exports}
         forget_file(checkpoint.get("hyper_parameters", {}), "vid2vid", parts)
+
+    def _motion(self, batch: FrameBatch, pair: Pair) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Keypoints ``(B, K, 3)`` of source and driving frames, and the extractor's own terms."""
+        n, extractor = len(pair.driving), self.motion_extractor
+        warp = self._drawn_warp(n)
+        warped = warp.pictures(pair.driving, align_corners=self.renderer.align_corners)
+        # One call: every frame is normalised by the statistics of all three kinds.
+        heads = extractor.head(torch.cat([pair.source, pair.driving, warped]))
+        canonical = extractor.canonical(pair.source)
+        of_source, of_driving, of_warped = extractor.keypoints(
+            canonical.repeat(3, 1, 1), heads
+        ).chunk(3)
+        found = heads.at(slice(n, 2 * n))
+        terms = {
+            "equivariance": projected_equivariance_loss(of_driving, of_warped, warp),
+            "keypoint_prior": keypoint_prior_loss(of_driving),
+            "head_pose": head_pose_loss(found.degrees, self._pose_labels(batch, pair.landmarks)),
+            "expression": expression_loss(found.expression),
+        }
+        if pair.source_landmarks is not None:
+            terms["landmark_guide"] = landmark_guide_loss(
+                torch.cat([of_source, of_driving]),
+                torch.cat([pair.source_landmarks, pair.landmarks]),
+            )
+        return of_source, of_driving, terms
 
     def _pose_labels(self, batch: FrameBatch, landmarks: Tensor) -> Tensor:
         """Angles ``(B, 3)`` of the driving frame as it is shown, mirrored with its landmarks."""

@@ -152,8 +152,8 @@ class KeypointReenactmentStage(PairReenactmentStage):
                 "fomm_weights: expected the published file alone, got options of keypoint_detector or "
                 "keypoint_renderer or detector: landmarks as well; leave them null, as the file settles both."
             )
-        self.landmarks_drive = kind is LandmarkKeypoints
-        if self.landmarks_drive and self.keypoint_renderer.keypoints != N_KEYPOINTS:
+        self.source_landmarks = kind is LandmarkKeypoints
+        if self.source_landmarks and self.keypoint_renderer.keypoints != N_KEYPOINTS:
             raise ConfigError(
                 f"keypoint_renderer.keypoints: expected the {N_KEYPOINTS} of detector: landmarks, got "
                 f"{self.keypoint_renderer.keypoints}; leave the option out."

@@ -30,7 +30,7 @@ class Pair(NamedTuple):
         source: Frames ``(B, 3, H, W)``.
         driving: Other frames of the same videos.
         landmarks: Of the driving frames, ``(B, 478, 3)``.
-        source_landmarks: Of the source frames, where landmarks drive.
+        source_landmarks: Of the source frames, where the stage needs them.
     """
 
     source: Tensor
@@ -43,7 +43,7 @@ class PairReenactmentStage(AdversarialStage):
     """Base of the stages that move a source frame by the keypoints of a driving frame.
 
     A stage sets :attr:`perceptual_scales`, :attr:`augment`, :attr:`warp_sigmas` and :attr:`warp_side` in its
-    constructor, and :attr:`landmarks_drive` where the keypoints are landmarks.
+    constructor, and :attr:`source_landmarks` where landmarks of both frames are needed.
     """
 
     vgg_options: ClassVar[Mapping[str, Any]] = {"imagenet_statistics": True}
@@ -51,11 +51,11 @@ class PairReenactmentStage(AdversarialStage):
     augment: bool
     warp_sigmas: tuple[float, float]
     warp_side: int
-    landmarks_drive: bool = False
+    source_landmarks: bool = False
 
     def needs(self) -> FramePairs:
         """A source frame and a driving frame of the same video."""
-        return FramePairs(1, self.video_spec.size, identity_landmarks=self.landmarks_drive)
+        return FramePairs(1, self.video_spec.size, identity_landmarks=self.source_landmarks)
 
     def perceptual(self, vgg: VGG19Features, fake: Tensor, real: Tensor) -> Tensor:
         """The term over several picture sizes, all layers alike."""
@@ -77,16 +77,16 @@ class PairReenactmentStage(AdversarialStage):
     def _pictures(self, batch: FrameBatch) -> Pair:
         """Frames and their landmarks; augmented in training."""
         pairs = to_float(torch.stack([batch.identity[:, 0], batch.target], dim=1))
-        drive = self.landmarks_drive
+        both = self.source_landmarks
         landmarks = batch.landmarks[:, None]
-        if drive:
+        if both:
             landmarks = torch.cat([landmarks, batch.identity_landmarks[:, :1]], dim=1)
         if self.training and self.augment:
-            # Landmarks that drive have to be those of the mirrored face, in the mesh's own order.
-            order = torch.from_numpy(mirror_order().copy()).to(pairs.device) if drive else None
+            # Landmarks that are keypoints have to be those of the mirrored face, in the mesh's own order.
+            order = torch.from_numpy(mirror_order().copy()).to(pairs.device) if both else None
             pairs, landmarks = shared_look(pairs, landmarks, order=order)
         source, driving = pairs.unbind(1)
-        return Pair(source, driving, landmarks[:, 0], landmarks[:, 1] if drive else None)
+        return Pair(source, driving, landmarks[:, 0], landmarks[:, 1] if both else None)
 
     def _drawn_warp(self, n: int) -> ThinPlate:
         """One warp for each of ``n`` pictures; in evaluation always the same one for all."""

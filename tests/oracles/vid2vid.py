@@ -296,14 +296,18 @@ def keypoints(points: Tensor, motion: dict[str, Tensor]) -> Tensor:
 
 
 def spots(points: Tensor, size: tuple[int, int, int], variance: float) -> Tensor:
-    """Gaussian spots by a loop over voxels."""
+    """Gaussian spots by a loop over voxels, at least as wide as half the way to the next voxel."""
     depth, height, width = size
+    least = torch.tensor(
+        [(place(1, count) - place(0, count)) / 2 for count in (width, height, depth)]
+    )
+    variances = torch.full((3,), variance).maximum(least.square())
     out = torch.zeros(*points.shape[:2], *size)
     for z in range(depth):
         for y in range(height):
             for x in range(width):
                 at = torch.tensor([place(x, width), place(y, height), place(z, depth)])
-                out[:, :, z, y, x] = torch.exp(-(points - at).square().sum(-1) / (2 * variance))
+                out[:, :, z, y, x] = torch.exp(-((points - at).square() / (2 * variances)).sum(-1))
     return out
 
 

@@ -9,6 +9,7 @@ from talkhead.networks.volume_blocks import (
     VolumeUpBlock,
     level_widths,
 )
+from talkhead.networks.volume_conv import VolumeConv
 
 
 def test_blocks_halve_and_double_slices_and_keep_the_depth() -> None:
@@ -42,3 +43,24 @@ def test_hourglass_keeps_the_size_and_sees_its_input() -> None:
 
 def test_widths_double_up_to_the_largest() -> None:
     assert level_widths(32, 100, 3) == [32, 64, 100, 100]
+
+
+def test_gradients_in_half_precision_are_those_of_full_precision_and_never_garbage() -> None:
+    torch.manual_seed(0)
+    conv, volume = VolumeConv(16, 8, 3, padding=1), torch.randn(2, 16, 2, 8, 8)
+    conv(volume).square().mean().backward()
+    assert conv.weight.grad is not None
+    expected = conv.weight.grad.clone()
+    for _ in range(40):
+        _dirty_memory()
+        conv.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            out = conv(volume.bfloat16())
+        out.square().mean().backward()
+        torch.testing.assert_close(conv.weight.grad, expected, rtol=0.05, atol=1e-3)
+
+
+def _dirty_memory() -> None:
+    """Leave not-a-numbers where the next small tensors will be."""
+    for size in (1 << 10, 1 << 12, 1 << 14, 1 << 16):
+        torch.full((size,), float("nan"))

@@ -26,6 +26,16 @@ def test_spots_are_those_of_a_loop() -> None:
     assert float(volume_spots(on_a_voxel, *SIZE)[0, 0, 1, 2, 3]) == 1.0
 
 
+def test_few_slices_show_every_point_and_many_are_as_published() -> None:
+    depths = torch.linspace(-1, 1, 9)
+    points = torch.stack([torch.zeros(9), torch.zeros(9), depths], dim=-1)[None]
+    two = volume_spots(points, 2, 11, 11)[0, :, :, 5, 5]
+    assert float(two.amax(dim=1).min()) > 0.6  # halfway: exp(-1 / 2)
+    sixteen = volume_spots(points, 16, 11, 11)[0, :, :, 5, 5]
+    expected = torch.exp(-(torch.linspace(-1, 1, 16) - depths[:, None]).square() / 0.02)
+    torch.testing.assert_close(sixteen, expected)
+
+
 def test_a_hot_voxel_is_found_and_two_are_averaged() -> None:
     heat = torch.zeros(1, 2, *SIZE)
     heat[0, 0, 2, 1, 4] = 1.0

@@ -16,6 +16,7 @@ def test_runs_as_they_are() -> None:
     assert torch.equal(run.points, given.points.flatten(0, 1))
     assert torch.equal(run.windows, given.frame_speech.flatten(0, 1))
     assert torch.equal(run.heard, given.speech.flatten(0, 1))
+    assert run.spoken is run.pictures
 
 
 def test_still_runs_show_their_first_frame_and_keep_their_speech() -> None:
@@ -24,6 +25,7 @@ def test_still_runs_show_their_first_frame_and_keep_their_speech() -> None:
     assert torch.equal(run.pictures, run.pictures[:, :1].expand_as(run.pictures))
     assert torch.equal(run.points, run.points[:, :1].expand_as(run.points))
     assert torch.equal(run.windows, given.frame_speech.flatten(0, 1))
+    assert torch.equal(run.spoken, to_float(given.frames.flatten(0, 1)))
 
 
 def test_foreign_runs_hear_the_other_run_of_their_clip() -> None:
@@ -32,6 +34,7 @@ def test_foreign_runs_hear_the_other_run_of_their_clip() -> None:
     assert torch.equal(run.heard.unflatten(0, (4, 2)), given.speech.flip(1))
     assert torch.equal(run.windows.unflatten(0, (4, 2)), given.frame_speech.flip(1))
     assert torch.equal(run.pictures, read_runs(given).pictures)
+    assert torch.equal(run.spoken.unflatten(0, (4, 2)), to_float(given.frames.flip(1)))
 
 
 def test_shares_are_met() -> None:

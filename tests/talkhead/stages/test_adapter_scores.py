@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import TalkheadDataModule
+from talkhead.batch import to_bytes, to_float
 from talkhead.geometry.face_topology import INNER_LIP_PAIR, canonical_landmarks
-from talkhead.stages.adapter_scores import _spearman
+from talkhead.networks.face_look import redraw
+from talkhead.stages.adapter_scores import FILMED, UNADAPTED, AdapterScores, _spearman
 from talkhead.stages.audio2exp import Audio2ExpStage
 from tests.datamodules.fakes import make_prepared
 from tests.talkhead.stages.short_runs import trainer
@@ -65,6 +67,7 @@ def test_a_sweep_over_alpha(root: Path, tmp_path: Path) -> None:
             f"{mode}_outside_change", f"unadapted/{mode}_sync_cosine[sync_expert]",
             f"gt/{mode}_sync_cosine[sync_expert]", f"{mode}_mouth_opening[retracked:renderer]",
             f"{mode}_opening_rank[retracked:renderer]", f"{mode}_found_alpha_0[retracked:renderer]",
+            f"{mode}_opening_follows_alpha_1[retracked:renderer]",
         } <= set(found)  # fmt: skip
         assert found[f"{mode}_outside_change"] == found[f"{mode}_outside_change_alpha_0.5"]
         assert -1 <= found[f"{mode}_opening_rank[retracked:renderer]"] <= 1
@@ -82,6 +85,31 @@ def test_an_adapter_at_zero_is_the_renderer_alone(root: Path, tmp_path: Path) ->
     for name in ("outside_change", "sync_cosine[sync_expert]", "sync_distance[sync_expert]"):
         assert found[f"portrait_{name}"] == found[f"unadapted/portrait_{name}"]
     assert not [name for name in found if "video" in name or "retracked" in name]
+
+
+def test_a_still_face_given_the_filmed_expressions(root: Path, tmp_path: Path) -> None:
+    made = sweep()
+    with torch.no_grad():
+        made.motion_extractor.estimator.expression.weight.mul_(100)
+    found = scores_of(made, root, tmp_path)
+    assert "filmed/portrait_outside_change" in found
+    assert not [name for name in found if name.startswith("filmed/video")]  # frames are their own
+
+    data = TalkheadDataModule(str(root))
+    data.attach(made.needs(), made.feature_sources())
+    row = data.prepared.rows("test")[0]
+    score = AdapterScores(made, data, None)
+    pictures = score._drawn(score._read(row), "portrait")
+    drawn = pictures[FILMED]
+    assert not torch.equal(drawn, pictures[UNADAPTED])
+    clip = to_float(data.prepared.frames(row, range(3), SIZE))
+    with torch.no_grad():
+        still = made.look(clip[:1]).repeated(3)
+        moved = made.motion_extractor.head(clip).expression
+        expected = redraw(made.motion_extractor, made.renderer, still, moved)
+    apart = (drawn[:3].int() - to_bytes(expected).int()).abs()
+    assert len(drawn) == FRAMES
+    assert int(apart.max()) <= 1  # drawn in blocks of eight
 
 
 def test_short_clips_have_no_offset_and_no_test_clips_no_sweep(root: Path, tmp_path: Path) -> None:

@@ -192,6 +192,23 @@ def test_terms_by_hand() -> None:
     assert float(terms["outside"]) > 0
 
 
+def test_a_face_held_still_is_compared_with_the_frames_that_were_filmed() -> None:
+    made, given = stage(still_share=1.0, silent_share=0.0), batch(rows=2)
+    head = made.motion_extractor.head
+    with torch.no_grad():
+        terms = made.losses(given)
+        faces = given.frames[:, 0].float() * 2 / 255 - 1
+        found = torch.stack([head(run).expression for run in faces])
+    assert not terms["delta"].any()  # nothing is learned yet: every frame keeps the first one's
+    torch.testing.assert_close(terms["expression"], (found[:, :1] - found).abs().mean())
+    assert float(terms["expression"]) > 0
+
+
+def test_frames_of_a_video_are_their_own_answer() -> None:
+    terms = trained().losses(batch())
+    assert torch.equal(terms["expression"], terms["delta"])
+
+
 def test_alpha_scales_both_passes_in_training() -> None:
     made, given = trained(silent_share=1.0), batch()
     run = made._read(given)

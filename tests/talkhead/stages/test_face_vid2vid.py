@@ -17,6 +17,7 @@ from talkhead.errors import ConfigError, ShapeError, StageLinkError
 from talkhead.geometry.head_angles import angles_of_pose, mirrored_angles
 from talkhead.losses.equivariance import projected_equivariance_loss
 from talkhead.losses.head_motion import expression_loss, head_pose_loss, keypoint_prior_loss
+from talkhead.losses.landmark_guide import landmark_guide_loss
 from talkhead.losses.mouth_weighted import lower_middle
 from talkhead.networks.keypoint_picture_discriminator import KeypointPictureDiscriminator
 from talkhead.networks.motion_extractor import MotionExtractor
@@ -69,7 +70,7 @@ def test_all_three_networks_learn(tmp_path: Path) -> None:
     changed = {name for name, before in parts.items() if moved(getattr(made, name), before)}
     assert changed == {"motion_extractor", "renderer", "discriminator"}
     terms = {k.rpartition("/")[2] for k in run.callback_metrics if k.startswith("train/loss/")}
-    assert terms == {*made.default_weights} - {"perceptual"}
+    assert terms == {*made.default_weights} - {"perceptual", "landmark_guide"}
 
 
 def test_terms_are_the_losses_of_the_parts() -> None:
@@ -107,6 +108,54 @@ def test_terms_are_the_losses_of_the_parts() -> None:
     }
     for name, value in expected.items():
         assert float(passed.terms[name]) == pytest.approx(float(value), rel=1e-3, abs=1e-5), name
+
+
+def guided(**options: Any) -> FaceVid2vidStage:
+    parts = {"motion_extractor": EXTRACTOR, "renderer": RENDERER}
+    ten = {name: {**spec, "keypoints": 10} for name, spec in parts.items()}
+    return stage(**ten, weights={"perceptual": 0.0, "landmark_guide": 1.0}, **options)
+
+
+def test_keypoints_of_both_frames_may_be_guided_by_landmarks() -> None:
+    made, batch = guided().eval(), frame_batch()
+    assert made.needs() == FramePairs(1, SIZE, 0, identity_landmarks=True)
+    batch.identity_landmarks = torch.rand(len(batch.target), 1, 478, 3)
+    extractor = made.motion_extractor
+    with torch.no_grad():
+        terms = made.losses(batch)
+        source, driving = to_float(batch.identity[:, 0]), to_float(batch.target)
+        canonical = extractor.canonical(source)
+        apart = [
+            landmark_guide_loss(extractor.keypoints(canonical, extractor.head(shown)), landmarks)
+            for shown, landmarks in (
+                (source, batch.identity_landmarks[:, 0]),
+                (driving, batch.landmarks),
+            )
+        ]
+    torch.testing.assert_close(terms["landmark_guide"], torch.stack(apart).mean())
+
+
+def test_a_guided_fit_reads_the_landmarks_of_both_frames(tmp_path: Path) -> None:
+    root = make_prepared(tmp_path / "set", frames=20, size=SIZE)
+    made = guided()
+    run = trainer(tmp_path, 2, limit_val_batches=1)
+    run.fit(made, datamodule=TalkheadDataModule(str(root), batch_size=2, epoch_items=4))
+    assert float(run.callback_metrics["train/loss/landmark_guide"]) > 0
+
+
+def test_the_extractor_may_learn_alone_at_first(tmp_path: Path) -> None:
+    made = stage(extractor_batches=2)
+    before = {name: weights(part) for name, part in made.named_children()}
+    run = fit(made, frame_batch, tmp_path / "first", steps=2)
+    assert moved(made.motion_extractor, before["motion_extractor"])
+    assert not moved(made.renderer, before["renderer"])
+    assert not moved(made.discriminator, before["discriminator"])
+    assert "train/loss/pixel" not in run.callback_metrics
+    assert run.global_step == 2
+    more = stage(extractor_batches=2)
+    fit(more, frame_batch, tmp_path / "then", steps=3)
+    assert moved(more.renderer, before["renderer"])
+    assert moved(more.discriminator, before["discriminator"])
 
 
 def test_the_judge_weighs_the_mouth_unless_told_not_to() -> None:
@@ -283,6 +332,7 @@ def test_bad_options_are_refused() -> None:
         ({"weights": {"foo": 1.0}}, "has no loss term foo"),
         ({"mouth_share": 1.5}, "mouth_share: expected a number from 0 to 1"),
         ({"renderer": {**RENDERER, "keypoints": 5}}, "got 4 of motion_extractor and 5 of renderer"),
+        ({"weights": {"landmark_guide": 1.0}}, "at least 10 keypoints, got 4"),
     ):
         with pytest.raises(ConfigError, match=match):
             stage(**options)
