@@ -27,6 +27,7 @@ from talkhead.stages.adapter_scores import AdapterScores, Tracker, check_sweep, 
 from talkhead.stages.base import Stage, build
 from talkhead.stages.silence import silence_window
 from talkhead.stages.speech_features import SpeechFront, expert_front
+from talkhead.stages.step_decay import step_decayed
 
 
 class Audio2ExpStage(Stage):
@@ -42,7 +43,8 @@ class Audio2ExpStage(Stage):
     | `perceptual` | 4        | VGG distance to the source frame, mouth box blanked out, two sizes      |
     | `sync`       | 5        | the expert on mouths cut from the drawn frames against their speech     |
     | `outside`    | none     | absolute difference outside the mouth box, for runs without VGG weights |
-    | `expression` | none     | absolute distance to the expression filmed with the speech              |
+    | `expression` | none     | mean squared distance to the expression filmed with the speech          |
+    | `rest`       | none     | mean squared change that silence still makes on what silence left       |
     | `delta`      | none     | mean absolute change of the expression, a brake on exaggerated mouths   |
 
     With probability ``silent_share`` the layer first hears silence, then the speech on what came of it;
@@ -53,7 +55,9 @@ class Audio2ExpStage(Stage):
     the paper) show the layer frames that do not: one frame held still, or speech of another run of the
     clip, as in a portrait and in dubbing. For those the clip knows the answer, the frames that were filmed
     with the speech: `expression` (ours, weight 0 in the paper) compares with what the extractor sees there.
-    Without it nothing but the expert says that silence means a shut mouth and louder means wider.
+    Without it nothing but the expert says that silence means a shut mouth and louder means wider. Even so
+    nothing says what the face after the silent pass is, the one that alpha 0 shows: `rest` (ours) asks that
+    silence heard twice is silence heard once, so that this is the face that silent frames are taught.
 
     Source: ControlTalk sections 3.2 to 3.4, equations 3 to 6; reference-facts 7.4 to 7.6. Deviates:
         equation 5 prints a similarity to be minimised, the loss is Wav2Lip's; alpha and silence as in
@@ -67,6 +71,7 @@ class Audio2ExpStage(Stage):
         "sync": 0.3,
         "outside": 0.0,
         "expression": 0.0,
+        "rest": 0.0,
         "delta": 0.0,
     }
 
@@ -94,6 +99,8 @@ class Audio2ExpStage(Stage):
         weights: dict[str, float] | None = None,
         lr: float = 1e-5,
         betas: list[float] = [0.9, 0.999],  # noqa: B006 - as above
+        lr_decay: float = 1.0,
+        lr_decay_batches: int = 10_000,
     ) -> None:
         """Configure the stage.
 
@@ -120,6 +127,8 @@ class Audio2ExpStage(Stage):
             weights: Loss weights by term; ``sync`` over ``perceptual`` is the paper's ratio (figure 7).
             lr: Learning rate (Adam).
             betas: Adam's two decay rates.
+            lr_decay: Factor applied every ``lr_decay_batches`` batches; 1 keeps the rate, as the paper does.
+            lr_decay_batches: See ``lr_decay``.
 
         Raises:
             ConfigError: Numbers out of range.
@@ -137,6 +146,7 @@ class Audio2ExpStage(Stage):
         self.test_alpha, self.test_modes = test_alpha, test_modes
         self.test_clips, self.test_frames = test_clips, test_frames
         self.lr, self.betas = lr, (float(betas[0]), float(betas[1]))
+        self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
         self.motion_extractor = resolve(MotionExtractor, motion_extractor, "motion_extractor")
         self.renderer = resolve(VolumeRenderer, renderer, "renderer")
         self.sync_expert = resolve(SyncExpert, sync_expert, "sync_expert")
@@ -265,9 +275,12 @@ class Audio2ExpStage(Stage):
         return to_bytes(torch.cat([shown, made], -1)).permute(0, 2, 3, 1).cpu()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam on the adapter."""
-        return torch.optim.Adam(
-            self.audio2exp.parameters(), self.lr, self.betas, fused=self.fused_adam
+        """Adam on the adapter, with step decay (by batches)."""
+        return step_decayed(
+            self,
+            torch.optim.Adam(
+                self.audio2exp.parameters(), self.lr, self.betas, fused=self.fused_adam
+            ),
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -315,11 +328,12 @@ class Audio2ExpStage(Stage):
             silent = (torch.rand(rows) < self.shares.silent).to(silent)
         faces = run.pictures.flatten(0, 1)
         look = self.look(faces)
+        quiet = self.hear(self._silence()[None])
         said = self.audio2exp.edited(
             look.head.expression,
             self.hear(run.windows.flatten(0, 1)),
             alpha,
-            silence=self.hear(self._silence()[None]),
+            silence=quiet,
             silence_alpha=(alpha * silent).repeat_interleave(frames),
         )
         made = redraw(self.motion_extractor, self.renderer, look, said)
@@ -328,7 +342,8 @@ class Audio2ExpStage(Stage):
         terms = {
             "sync": self._sync(made, run),
             "outside": outside_difference(made, faces, boxes).mean(),
-            "expression": (said - filmed).abs().mean(),
+            "expression": F.mse_loss(said, filmed),
+            "rest": self._rest(look.head.expression, quiet),
             "delta": (said - look.head.expression).abs().mean(),
         }
         network = self._network()
@@ -337,6 +352,13 @@ class Audio2ExpStage(Stage):
                 network, made, faces, boxes, self.perceptual_scales
             )
         return terms
+
+    def _rest(self, expression: Tensor, quiet: Tensor) -> Tensor:
+        """What silence changes about expressions ``(n, K, 3)`` that have heard it before."""
+        quiet = quiet.expand(len(expression), -1)
+        rested = expression + self.audio2exp(expression, quiet)
+        again: Tensor = self.audio2exp(rested, quiet)
+        return again.square().mean()
 
     @torch.no_grad()
     def _filmed(self, run: AdapterRun, look: Look) -> Tensor:

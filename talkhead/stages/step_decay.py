@@ -1,4 +1,4 @@
-"""AdamW whose rate falls in steps, as the stages without an adversary train."""
+"""Rates that fall in steps, as the stages without an adversary train."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from torch import nn
 from talkhead.stages.adversarial import trainable
 
 
-class Rates(Protocol):
+class Decay(Protocol):
     """A stage with these options."""
+
+    lr_decay: float
+    lr_decay_batches: int
+
+
+class Rates(Decay, Protocol):
+    """A stage with these options, too."""
 
     lr: float
     weight_decay: float
-    lr_decay: float
-    lr_decay_batches: int
 
     @property
     def fused_adam(self) -> bool:
@@ -27,7 +32,7 @@ class Rates(Protocol):
 
 
 def step_decayed_adamw(stage: Rates, parts: Iterable[nn.Module]) -> OptimizerLRScheduler:
-    """AdamW on what is trainable in ``parts``; every ``lr_decay_batches`` batches the rate falls.
+    """AdamW on what is trainable in ``parts``, :func:`step_decayed`.
 
     Args:
         stage: Where the rates are.
@@ -42,5 +47,14 @@ def step_decayed_adamw(stage: Rates, parts: Iterable[nn.Module]) -> OptimizerLRS
         weight_decay=stage.weight_decay,
         fused=stage.fused_adam,
     )
+    return step_decayed(stage, optimizer)
+
+
+def step_decayed(stage: Decay, optimizer: torch.optim.Optimizer) -> OptimizerLRScheduler:
+    """An optimiser whose rate falls every ``lr_decay_batches`` batches.
+
+    Returns:
+        What ``configure_optimizers`` returns, the schedule counted in batches.
+    """
     rates: Any = torch.optim.lr_scheduler.StepLR(optimizer, stage.lr_decay_batches, stage.lr_decay)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
