@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
 
+from talkhead.errors import ConfigError
 from talkhead.stages.adversarial import trainable
 
 
@@ -55,6 +56,14 @@ def step_decayed(stage: Decay, optimizer: torch.optim.Optimizer) -> OptimizerLRS
 
     Returns:
         What ``configure_optimizers`` returns, the schedule counted in batches.
+
+    Raises:
+        ConfigError: A factor of 0 or less, or a step of no batches.
     """
+    if stage.lr_decay <= 0 or stage.lr_decay_batches < 1:
+        raise ConfigError(
+            "lr_decay: expected a factor above 0 every 1 or more batches (lr_decay_batches), got "
+            f"{stage.lr_decay} and {stage.lr_decay_batches}; a factor of 1 keeps the rate."
+        )
     rates: Any = torch.optim.lr_scheduler.StepLR(optimizer, stage.lr_decay_batches, stage.lr_decay)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}

@@ -285,6 +285,20 @@ def test_a_file_shorter_than_a_window_is_no_silence(tmp_path: Path) -> None:
         silence_window(speech_front("mel", None), 18, str(tmp_path / "short.wav"))
 
 
+def test_the_rate_falls_in_steps() -> None:
+    made = stage(lr=1.0, lr_decay=0.5, lr_decay_batches=2)
+    settings: Any = made.configure_optimizers()
+    optimizer, schedule = settings["optimizer"], settings["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(5):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates == [1.0, 1.0, 0.5, 0.5, 0.25]
+    with pytest.raises(ConfigError, match=r"got 0\.5 and 0; a factor of 1 keeps the rate"):
+        stage(lr_decay=0.5, lr_decay_batches=0).configure_optimizers()
+
+
 # -- refusals ---------------------------------------------------------------------------------------
 
 
