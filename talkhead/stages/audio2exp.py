@@ -101,6 +101,7 @@ class Audio2ExpStage(Stage):
         betas: list[float] = [0.9, 0.999],  # noqa: B006 - as above
         lr_decay: float = 1.0,
         lr_decay_batches: int = 10_000,
+        undrawn_batches: int = 0,
     ) -> None:
         """Configure the stage.
 
@@ -129,6 +130,8 @@ class Audio2ExpStage(Stage):
             betas: Adam's two decay rates.
             lr_decay: Factor applied every ``lr_decay_batches`` batches; 1 keeps the rate, as the paper does.
             lr_decay_batches: See ``lr_decay``.
+            undrawn_batches: Batches at the beginning that learn from ``expression``, ``rest`` and ``delta``
+                alone; nothing is drawn, which takes most of the time. For small runs.
 
         Raises:
             ConfigError: Numbers out of range.
@@ -147,6 +150,7 @@ class Audio2ExpStage(Stage):
         self.test_clips, self.test_frames = test_clips, test_frames
         self.lr, self.betas = lr, (float(betas[0]), float(betas[1]))
         self.lr_decay, self.lr_decay_batches = lr_decay, lr_decay_batches
+        self.undrawn_batches = undrawn_batches
         self.motion_extractor = resolve(MotionExtractor, motion_extractor, "motion_extractor")
         self.renderer = resolve(VolumeRenderer, renderer, "renderer")
         self.sync_expert = resolve(SyncExpert, sync_expert, "sync_expert")
@@ -235,8 +239,15 @@ class Audio2ExpStage(Stage):
             )
 
     def training_step(self, batch: SpeechRunBatch, batch_idx: int) -> Tensor:
-        """The weighted loss of one batch."""
-        return self.weighted(self.losses(batch), "train", len(batch.frames))
+        """The weighted loss of one batch, without a picture in the first ``undrawn_batches``."""
+        if self.batches_seen > self.undrawn_batches:
+            terms = self.losses(batch)
+        else:
+            run = self._read(batch)
+            with torch.no_grad():
+                found = self.motion_extractor.head(run.pictures.flatten(0, 1)).expression
+            _, terms = self._edited(run, found)
+        return self.weighted(terms, "train", len(batch.frames))
 
     def validation_step(self, batch: SpeechRunBatch, batch_idx: int) -> None:
         """Loss terms at alpha 1, and what the adapter gains over the renderer alone."""
@@ -321,30 +332,14 @@ class Audio2ExpStage(Stage):
         return read_runs(batch, self.shares if self.training else None)
 
     def _terms(self, run: AdapterRun) -> dict[str, Tensor]:
-        rows, frames = run.pictures.shape[:2]
-        alpha = self.alpha if self.training else 1.0
-        silent = torch.ones(rows, device=run.pictures.device)
-        if self.training:
-            silent = (torch.rand(rows) < self.shares.silent).to(silent)
         faces = run.pictures.flatten(0, 1)
         look = self.look(faces)
-        quiet = self.hear(self._silence()[None])
-        said = self.audio2exp.edited(
-            look.head.expression,
-            self.hear(run.windows.flatten(0, 1)),
-            alpha,
-            silence=quiet,
-            silence_alpha=(alpha * silent).repeat_interleave(frames),
-        )
+        said, terms = self._edited(run, look.head.expression)
         made = redraw(self.motion_extractor, self.renderer, look, said)
         boxes = run_boxes(run.points, self.sync_expert.boxes).flatten(0, 1)
-        filmed = self._filmed(run, look)
-        terms = {
+        terms |= {
             "sync": self._sync(made, run),
             "outside": outside_difference(made, faces, boxes).mean(),
-            "expression": F.mse_loss(said, filmed),
-            "rest": self._rest(look.head.expression, quiet),
-            "delta": (said - look.head.expression).abs().mean(),
         }
         network = self._network()
         if network is not None and self.loss_weights["perceptual"] > 0:
@@ -353,19 +348,37 @@ class Audio2ExpStage(Stage):
             )
         return terms
 
+    def _edited(self, run: AdapterRun, expression: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Expressions ``(n T, K, 3)`` as speech has them, and the terms that need no picture."""
+        rows, frames = run.pictures.shape[:2]
+        alpha = self.alpha if self.training else 1.0
+        silent = torch.ones(rows, device=expression.device)
+        if self.training:
+            silent = (torch.rand(rows) < self.shares.silent).to(silent)
+        quiet = self.hear(self._silence()[None])
+        said = self.audio2exp.edited(
+            expression,
+            self.hear(run.windows.flatten(0, 1)),
+            alpha,
+            silence=quiet,
+            silence_alpha=(alpha * silent).repeat_interleave(frames),
+        )
+        filmed = expression
+        if run.spoken is not run.pictures:
+            with torch.no_grad():
+                filmed = self.motion_extractor.head(run.spoken.flatten(0, 1)).expression
+        return said, {
+            "expression": F.mse_loss(said, filmed),
+            "rest": self._rest(expression, quiet),
+            "delta": (said - expression).abs().mean(),
+        }
+
     def _rest(self, expression: Tensor, quiet: Tensor) -> Tensor:
         """What silence changes about expressions ``(n, K, 3)`` that have heard it before."""
         quiet = quiet.expand(len(expression), -1)
         rested = expression + self.audio2exp(expression, quiet)
         again: Tensor = self.audio2exp(rested, quiet)
         return again.square().mean()
-
-    @torch.no_grad()
-    def _filmed(self, run: AdapterRun, look: Look) -> Tensor:
-        """Expressions ``(n T, K, 3)`` of the frames that belong to the speech."""
-        if run.spoken is run.pictures:
-            return look.head.expression
-        return self.motion_extractor.head(run.spoken.flatten(0, 1)).expression
 
     def _sync(self, made: Tensor, run: AdapterRun) -> Tensor:
         """Synchrony loss of drawn faces ``(n T, 3, H, W)``."""

@@ -285,6 +285,24 @@ def test_a_file_shorter_than_a_window_is_no_silence(tmp_path: Path) -> None:
         silence_window(speech_front("mel", None), 18, str(tmp_path / "short.wav"))
 
 
+def test_the_first_batches_may_learn_without_a_picture(root: Path, tmp_path: Path) -> None:
+    weights = {"expression": 1.0, "rest": 1.0, "sync": 1.0}
+    made = stage(undrawn_batches=2, still_share=1.0, weights=weights, lr=1e-2)
+    made.renderer.forward = _never  # type: ignore[method-assign]  # a renderer that must not be asked
+    run = trainer(tmp_path, 2, limit_val_batches=0)
+    run.fit(made, datamodule=data(root))
+    assert bool(made.audio2exp.linear.weight.any())
+    assert {"train/loss/expression", "train/loss/rest"} <= set(run.callback_metrics)
+    assert "train/loss/sync" not in run.callback_metrics
+    then = trainer(tmp_path, 3, limit_val_batches=0)
+    then.fit(stage(undrawn_batches=2, weights=weights), datamodule=data(root))
+    assert "train/loss/sync" in then.callback_metrics
+
+
+def _never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("something was drawn")
+
+
 def test_the_rate_falls_in_steps() -> None:
     made = stage(lr=1.0, lr_decay=0.5, lr_decay_batches=2)
     settings: Any = made.configure_optimizers()
