@@ -78,6 +78,7 @@ class AdapterScores:
     | `sync_confidence[sync_expert]`       | the same, best against median of all shifts       | high    |
     | `sync_offset[sync_expert]`           | the best shift in frames, absolute                | 0       |
     | `outside_change`                     | mean difference from the source outside the mouth | low     |
+    | `outside_edit`                       | the same from the renderer alone                  | low     |
     | `mouth_opening[retracked:renderer]`  | mean lip distance over eye distance               | as real |
     | `opening_follows[retracked:renderer]`| correlation over time with the real lip distance  | 1       |
     | `silence_motion[retracked:renderer]` | mouth speed while nothing is said                 | low     |
@@ -85,7 +86,8 @@ class AdapterScores:
     | `opening_rank[retracked:renderer]`   | Spearman correlation of alpha and mean opening    | 1       |
 
     ``…_alpha_<a>`` is behind the score at a strength of the sweep, nothing at ``test_alpha``.
-    ``unadapted/`` is the renderer with the expression it found, the floor of every change; ``filmed/`` a
+    ``unadapted/`` is the renderer with the expression it found, the floor of every change: an adapter whose
+    ``outside_edit`` is below that ``outside_change`` is lost in the renderer's own error. ``filmed/`` is a
     face held still that is given the expressions of the clip's own frames, the most that this renderer lets
     an adapter do; ``gt/`` the real clip. Tracked scores are there when a callback gives the stage a tracker.
 
@@ -114,8 +116,9 @@ class AdapterScores:
             real = self._real(clip)
             scores |= {f"gt/{mode}_{name}": value for name, value in real.items()}
             openings = []
-            for drawing, made in self._drawn(clip, mode).items():
-                found = self._made(clip, made, mode)
+            drawn = self._drawn(clip, mode)
+            for drawing, made in drawn.items():
+                found = self._made(clip, made, drawn[UNADAPTED], mode)
                 opening = found.get(f"mouth_opening[{RETRACKED}]")
                 if isinstance(drawing, float) and opening is not None:
                     openings.append((drawing, opening))
@@ -145,54 +148,51 @@ class AdapterScores:
         """Pictures ``(T, 3, H, W)`` uint8 by strength of the adapter, and without it."""
         stage = self._stage
         drawn: dict[float | str, list[Tensor]] = defaultdict(list)
-        for look, audio, filmed in self._looks(clip, mode):
-            without = {UNADAPTED: look.head.expression}
-            if mode == "portrait":
-                without[FILMED] = filmed
-            for name, expression in without.items():
+        for look, audio, expressions in self._looks(clip, mode):
+            for name, expression in expressions.items():
                 made = redraw(stage.motion_extractor, stage.renderer, look, expression)
                 drawn[name].append(to_bytes(made).cpu())
             for alpha in stage.test_alphas:
                 drawn[alpha].append(to_bytes(stage(look, audio, alpha)).cpu())
         return {drawing: torch.cat(parts) for drawing, parts in drawn.items()}
 
-    def _looks(self, clip: _Clip, mode: str) -> Iterator[tuple[Look, Tensor, Tensor]]:
-        """Faces to be drawn, the speech of a few frames, and the expressions filmed with it."""
+    def _looks(self, clip: _Clip, mode: str) -> Iterator[tuple[Look, Tensor, dict[str, Tensor]]]:
+        """Faces to be drawn, the speech of a few frames, and expressions to draw without the adapter."""
         stage = self._stage
         still = stage.look(to_float(clip.pictures[:1].to(stage.device)))
         for start in range(0, len(clip.audio), BLOCK):
             audio = clip.audio[start : start + BLOCK]
             shown = to_float(clip.pictures[start : start + BLOCK].to(stage.device))
             if mode == "portrait":
-                filmed = stage.motion_extractor.head(shown).expression
-                yield still.repeated(len(audio)), audio, filmed
+                look, more = still.repeated(len(audio)), {FILMED: stage.expressions(shown)}
             else:
-                look = stage.look(shown)
-                yield look, audio, look.head.expression
+                look, more = stage.look(shown), {}
+            yield look, audio, {UNADAPTED: look.head.expression, **more}
 
     def _real(self, clip: _Clip) -> dict[str, float]:
         """Scores of the clip itself, with the landmarks it was prepared with."""
         points = torch.from_numpy(ibug_points(clip.landmarks)[..., :2])
         scores = self._sync(clip, clip.pictures, points)
         if self._tracker is not None:
-            scores |= _mouth(clip.landmarks, clip.wave)[0]
+            scores |= _mouth(clip.landmarks, clip.wave)
         return scores
 
-    def _made(self, clip: _Clip, pictures: Tensor, mode: str) -> dict[str, float]:
-        """Scores of drawn pictures ``(T, 3, H, W)`` uint8."""
+    def _made(self, clip: _Clip, pictures: Tensor, alone: Tensor, mode: str) -> dict[str, float]:
+        """Scores of drawn pictures ``(T, 3, H, W)`` uint8; ``alone`` are those of the renderer alone."""
         held, sources = clip.landmarks, clip.pictures
         if mode == "portrait":
             held, sources = held[:1].repeat(len(held), 0), sources[:1].expand_as(sources)
         points = torch.from_numpy(ibug_points(held)[..., :2])
         scores = self._sync(clip, pictures, points)
         scores["outside_change"] = self._outside(pictures, sources, points)
+        if pictures is not alone:
+            scores["outside_edit"] = self._outside(pictures, alone, points)
         if self._tracker is not None:
             landmarks, scores[f"found[{RETRACKED}]"] = self._tracker(pictures)
             if landmarks is not None:
-                mouth, opening = _mouth(landmarks, clip.wave)
-                real = _mouth(clip.landmarks, clip.wave)[1]
-                follows = correlation(opening[:, None], real[:, None])
-                scores |= {**mouth, f"opening_follows[{RETRACKED}]": float(follows)}
+                scores |= _mouth(landmarks, clip.wave)
+                follows = correlation(_opening(landmarks), _opening(clip.landmarks))
+                scores[f"opening_follows[{RETRACKED}]"] = float(follows)
         return scores
 
     def _sync(self, clip: _Clip, pictures: Tensor, points: Tensor) -> dict[str, float]:
@@ -281,16 +281,19 @@ def log_scores(
     return here
 
 
-def _mouth(landmarks: NDArray[np.float32], wave: Tensor) -> tuple[dict[str, float], Tensor]:
-    """Opening and motion in silence of tracked landmarks ``(T, 478, 3)``; the opening of every frame."""
-    opening = mouth_opening(pose_free(landmarks)[0])
+def _opening(landmarks: NDArray[np.float32]) -> Tensor:
+    """Lip distance ``(T, 1)`` over eye distance of tracked landmarks ``(T, 478, 3)``."""
+    return torch.from_numpy(mouth_opening(pose_free(landmarks)[0]))[:, None]
+
+
+def _mouth(landmarks: NDArray[np.float32], wave: Tensor) -> dict[str, float]:
+    """Opening and motion in silence of tracked landmarks ``(T, 478, 3)``."""
     points = torch.from_numpy(ibug_points(landmarks))
     moved = silence_motion(points, silent_frames(wave)[: len(points)])
-    scores = {
-        f"mouth_opening[{RETRACKED}]": float(opening.mean()),
+    return {
+        f"mouth_opening[{RETRACKED}]": float(_opening(landmarks).mean()),
         f"silence_motion[{RETRACKED}]": float(moved),
     }
-    return scores, torch.from_numpy(opening)
 
 
 def _spearman(pairs: Sequence[tuple[float, float]]) -> float:

@@ -199,6 +199,11 @@ class Audio2ExpStage(Stage):
         return look_at(self.motion_extractor, self.renderer, pictures)
 
     @torch.no_grad()
+    def expressions(self, pictures: Tensor) -> Tensor:
+        """Expressions ``(n, K, 3)`` of faces ``(n, 3, H, W)`` in [-1, 1], without the rest of the look."""
+        return self.motion_extractor.head(pictures).expression
+
+    @torch.no_grad()
     def hear(self, windows: Tensor) -> Tensor:
         """Embeddings ``(n, A)`` of speech windows ``(n, L, D)``."""
         return self.sync_expert.audio(windows)
@@ -244,9 +249,7 @@ class Audio2ExpStage(Stage):
             terms = self.losses(batch)
         else:
             run = self._read(batch)
-            with torch.no_grad():
-                found = self.motion_extractor.head(run.pictures.flatten(0, 1)).expression
-            _, terms = self._edited(run, found)
+            _, terms = self._edited(run, self.expressions(run.pictures.flatten(0, 1)))
         return self.weighted(terms, "train", len(batch.frames))
 
     def validation_step(self, batch: SpeechRunBatch, batch_idx: int) -> None:
@@ -363,10 +366,8 @@ class Audio2ExpStage(Stage):
             silence=quiet,
             silence_alpha=(alpha * silent).repeat_interleave(frames),
         )
-        filmed = expression
-        if run.spoken is not run.pictures:
-            with torch.no_grad():
-                filmed = self.motion_extractor.head(run.spoken.flatten(0, 1)).expression
+        own = run.spoken is run.pictures
+        filmed = expression if own else self.expressions(run.spoken.flatten(0, 1))
         return said, {
             "expression": F.mse_loss(said, filmed),
             "rest": self._rest(expression, quiet),

@@ -23,6 +23,8 @@ from talkhead.report.units import unit_of
         ("unadapted/video_sync_offset[sync_expert]", "frames of 40 ms"),
         ("portrait_mouth_opening_alpha_0.25[retracked:renderer]", "eye distances"),
         ("video_outside_change_alpha_1", "0…2"),
+        ("portrait_outside_edit", "0…2"),
+        ("filmed/portrait_opening_follows[retracked:renderer]", "correlation"),
         ("loss_without_gan", ""),
         ("drift", ""),
     ],

@@ -71,6 +71,9 @@ def test_a_sweep_over_alpha(root: Path, tmp_path: Path) -> None:
         } <= set(found)  # fmt: skip
         assert found[f"{mode}_outside_change"] == found[f"{mode}_outside_change_alpha_0.5"]
         assert -1 <= found[f"{mode}_opening_rank[retracked:renderer]"] <= 1
+        edits = {found[f"{mode}_outside_edit_alpha_{a:g}"] for a in ALPHAS}
+        assert min(edits) > 0
+        assert len(edits) == len(ALPHAS)
     changes = [found[f"portrait_outside_change_alpha_{a:g}"] for a in ALPHAS]
     assert changes[2] != changes[1] != changes[0]
     assert len(made.per_clip_results) == 1
@@ -84,6 +87,8 @@ def test_an_adapter_at_zero_is_the_renderer_alone(root: Path, tmp_path: Path) ->
     found = scores_of(made, root, tmp_path)
     for name in ("outside_change", "sync_cosine[sync_expert]", "sync_distance[sync_expert]"):
         assert found[f"portrait_{name}"] == found[f"unadapted/portrait_{name}"]
+    assert found["portrait_outside_edit"] == 0
+    assert "unadapted/portrait_outside_edit" not in found
     assert not [name for name in found if "video" in name or "retracked" in name]
 
 
