@@ -112,8 +112,8 @@ class AdapterScores:
         """Scores of a clip."""
         clip = self._read(row)
         scores: dict[str, float] = {}
+        real = self._real(clip)
         for mode in self._stage.test_modes:
-            real = self._real(clip)
             scores |= {f"gt/{mode}_{name}": value for name, value in real.items()}
             openings = []
             drawn = self._drawn(clip, mode)
